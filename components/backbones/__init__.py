@@ -1,0 +1,5 @@
+"""Backbones."""
+
+from .fit import FIT
+
+__all__ = ["FIT"]

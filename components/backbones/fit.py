@@ -1,0 +1,295 @@
+"""FIT: the far-reaching interleaved transformer of Snap Video (paper, 3.4 and Table 8; Chen & Li 2023, FIT).
+
+Patch tokens hold the video, in groups; a few latent tokens hold the joint computation. In each block the latents read the
+conditioning and the patches, talk to each other, and write back to the patches. Patches never attend to each other.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from einops import rearrange, repeat
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..interfaces import Backbone, Condition, State, VideoShape
+from ..layers.attention import Attention, FeedForward, layer_norm, xavier_linear
+from ..layers.embeddings import ScalarToken
+from ..layers.patching import PatchGrid, Size3
+
+
+class LatentLayer(nn.Module):
+    """Self attention over all latents, then a feed-forward: the only place with dropout (Table 8).
+
+    Args:
+        dim: Width of the latents.
+        head_dim: Channels per head.
+        dropout: Dropout in the feed-forward.
+        qk_norm: Normalise queries and keys.
+    """
+
+    def __init__(self, dim: int, head_dim: int, dropout: float, qk_norm: bool) -> None:
+        super().__init__()
+        self.attention = Attention(dim, head_dim, qk_norm=qk_norm)
+        self.feed_forward = FeedForward(dim, dropout)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """Latents ``[B, L, D]`` in and out."""
+        latents = latents + self.attention(latents)
+        return latents + self.feed_forward(latents)
+
+
+class CrossLayer(nn.Module):
+    """One kind of token reads another: cross attention, then a feed-forward.
+
+    Args:
+        dim: Width of the tokens that read.
+        dim_context: Width of the tokens that are read.
+        head_dim: Channels per head; the inner width is the smaller of the two widths (architecture section 6).
+        qk_norm: Normalise queries and keys.
+    """
+
+    def __init__(self, dim: int, dim_context: int, head_dim: int, qk_norm: bool) -> None:
+        super().__init__()
+        self.attention = Attention(dim, head_dim, dim_context, qk_norm=qk_norm)
+        self.feed_forward = FeedForward(dim)
+
+    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Tokens ``[B, N, D]`` that read ``[B, S, D']`` where `mask` ``[B, S]`` allows it."""
+        tokens = tokens + self.attention(tokens, context, mask)
+        return tokens + self.feed_forward(tokens)
+
+
+class FITBlock(nn.Module):
+    """Conditioning read, grouped read, latent layers, grouped write (paper, 3.4).
+
+    Args:
+        dim_patch: Width of the patch tokens.
+        dim_latent: Width of the latent tokens.
+        dim_condition: Width of the conditioning tokens.
+        num_latent_layers: Latent layers.
+        patch_head_dim: Channels per head of the cross attentions.
+        latent_head_dim: Channels per head of the latents' self attention.
+        dropout: Dropout in the latent layers.
+        qk_norm: Normalise queries and keys.
+    """
+
+    def __init__(
+        self,
+        dim_patch: int,
+        dim_latent: int,
+        dim_condition: int,
+        num_latent_layers: int,
+        patch_head_dim: int,
+        latent_head_dim: int,
+        dropout: float,
+        qk_norm: bool,
+    ) -> None:
+        super().__init__()
+        self.read_condition = CrossLayer(dim_latent, dim_condition, patch_head_dim, qk_norm)
+        self.read = CrossLayer(dim_latent, dim_patch, patch_head_dim, qk_norm)
+        self.latent_layers = nn.ModuleList(
+            LatentLayer(dim_latent, latent_head_dim, dropout, qk_norm) for _ in range(num_latent_layers)
+        )
+        self.write = CrossLayer(dim_patch, dim_latent, patch_head_dim, qk_norm)
+
+    def forward(
+        self, patches: Tensor, latents: Tensor, condition: Tensor, mask: Tensor, num_groups: int
+    ) -> tuple[Tensor, Tensor]:
+        """One block.
+
+        Args:
+            patches: ``[(B G), n, D]``.
+            latents: ``[B, L, D']``; rows ``g L/G ... (g+1) L/G`` belong to group g.
+            condition: Conditioning tokens ``[B, S, D'']``.
+            mask: ``[B, S]`` bool, False for padding.
+            num_groups: G.
+        """
+        latents = self.read_condition(latents, condition, mask)
+        latents = rearrange(latents, "b (g m) d -> (b g) m d", g=num_groups)
+        latents = self.read(latents, patches)
+        latents = rearrange(latents, "(b g) m d -> b (g m) d", g=num_groups)
+        for layer in self.latent_layers:
+            latents = layer(latents)
+        patches = self.write(patches, rearrange(latents, "b (g m) d -> (b g) m d", g=num_groups))
+        return patches, latents
+
+
+class LatentInit(nn.Module):
+    """The latents that a pass starts from: a learned table, plus what the previous pass left (architecture section 4).
+
+    ``z0 = table + keep * LN0(u + FF(u))``, u the previous latents without gradient. LN0's gain starts at 0, so that training
+    starts as if there was no previous pass; `keep` comes after LN0, so that "no previous pass" is exactly the table.
+
+    Args:
+        num_latents: Latents, L.
+        dim: Their width.
+    """
+
+    def __init__(self, num_latents: int, dim: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(num_latents, dim))
+        nn.init.normal_(self.table, std=0.02)
+        self.feed_forward = FeedForward(dim)
+        self.norm = layer_norm(dim)
+        nn.init.zeros_(self.norm.weight)
+
+    def forward(self, batch_size: int, previous: Tensor | None, keep: Tensor | None) -> Tensor:
+        """Latents ``[B, L, D]``.
+
+        Args:
+            batch_size: B.
+            previous: Latents at the end of the previous pass ``[B, L, D]``, or None.
+            keep: Which samples use them ``[B]`` bool; None: all.
+        """
+        latents = repeat(self.table, "l d -> b l d", b=batch_size)
+        if previous is None:
+            return latents
+        previous = previous.detach()
+        update = self.norm(previous + self.feed_forward(previous))
+        return latents + (update if keep is None else torch.where(rearrange(keep, "b -> b 1 1"), update, 0.0))
+
+
+class FIT(Backbone):
+    """FIT backbone. The defaults are the paper's FIT 500M (Table 8) but for `shape` (its 16 x 36 x 64).
+
+    Args:
+        shape: Size of the videos; what patches and groups don't fill is padded inside, at the bottom and right.
+        patch: Pixels per patch: frames, rows, columns.
+        group: Patches per group: frames, rows, columns; a group spans all frames.
+        num_latents: Latent tokens, a multiple of the number of groups.
+        num_blocks: Blocks.
+        num_latent_layers: Latent layers per block.
+        dim_patch: Width of the patch tokens.
+        dim_latent: Width of the latent tokens.
+        dim_condition: Width of the conditioning tokens.
+        patch_head_dim: Channels per head where patches or conditioning are read or written.
+        latent_head_dim: Channels per head among latents.
+        dropout: Dropout in the latent layers' feed-forward, 0..1.
+        self_conditioning: Probability in training that a sample starts from the latents of a previous pass, 0..1.
+        position: Learned patch positions: a full table, or one for frames and one for rows and columns, summed.
+        qk_norm: Normalise queries and keys per head (not in the paper).
+        activation_checkpointing: Recompute each block in the backward pass, to save memory.
+
+    Raises:
+        ValueError: Sizes that don't divide; the message names those that would.
+    """
+
+    def __init__(
+        self,
+        shape: VideoShape,
+        patch: Size3 = (1, 4, 4),
+        group: Size3 = (16, 5, 4),
+        num_latents: int = 512,
+        num_blocks: int = 6,
+        num_latent_layers: int = 4,
+        dim_patch: int = 768,
+        dim_latent: int = 1024,
+        dim_condition: int = 768,
+        patch_head_dim: int = 48,
+        latent_head_dim: int = 64,
+        dropout: float = 0.1,
+        self_conditioning: float = 0.9,
+        position: Literal["full", "factorized"] = "full",
+        qk_norm: bool = False,
+        activation_checkpointing: bool = False,
+    ) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dim_condition = dim_condition
+        self.self_conditioning = self_conditioning
+        self.activation_checkpointing = activation_checkpointing
+        self.grid = PatchGrid(shape, patch, group)
+        if num_latents % self.grid.num_groups:
+            fits = [round(num_latents / self.grid.num_groups + i) * self.grid.num_groups for i in (0, 1)]
+            raise ValueError(
+                f"num_latents={num_latents} is not a multiple of the {self.grid.num_groups} groups; {fits} would fit"
+            )
+
+        self.stem = nn.Sequential(xavier_linear(self.grid.patch_dim, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
+        self.positions = PatchPositions(self.grid, dim_patch, position)
+        self.latent_init = LatentInit(num_latents, dim_latent)
+        self.noise_token = ScalarToken(dim_condition, hidden=4 * dim_patch)
+        self.blocks = nn.ModuleList(
+            FITBlock(
+                dim_patch,
+                dim_latent,
+                dim_condition,
+                num_latent_layers,
+                patch_head_dim,
+                latent_head_dim,
+                dropout,
+                qk_norm,
+            )
+            for _ in range(num_blocks)
+        )
+        self.head = nn.Sequential(layer_norm(dim_patch), xavier_linear(dim_patch, self.grid.patch_dim))
+
+    def forward(
+        self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None
+    ) -> tuple[Tensor, State]:
+        """See `Backbone.forward`; the state is the latents ``[B, L, D]`` at the end of the previous evaluation."""
+        return self._evaluate(x, c_noise, condition, state, keep=None)
+
+    def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+        """The prediction of a second pass that starts from a first one's latents (paper, 3.4; architecture section 4).
+
+        The first pass has no gradient and sees only as many samples as may keep its latents. Both passes share `x`, `c_noise`
+        and `condition`. Shapes don't depend on the draws, and every process takes both passes.
+        """
+        if self.self_conditioning == 0:
+            return self(x, c_noise, condition)[0]
+        batch_size = len(x)
+        num_first = math.ceil(self.self_conditioning * batch_size)
+        rows = torch.randperm(batch_size, generator=generator, device=x.device)[:num_first]
+        kept = torch.rand(num_first, generator=generator, device=x.device) < (
+            self.self_conditioning * batch_size / num_first
+        )
+        with torch.no_grad():
+            first = Condition(condition.tokens[rows], condition.mask[rows])
+            latents = self(x[rows], c_noise[rows], first)[1]
+        previous = latents.new_zeros(batch_size, *latents.shape[1:]).index_copy(0, rows, latents)
+        keep = torch.zeros_like(c_noise, dtype=torch.bool).index_copy(0, rows, kept)
+        return self._evaluate(x, c_noise, condition, previous, keep)[0]
+
+    def _evaluate(
+        self, x: Tensor, c_noise: Tensor, condition: Condition, previous: Tensor | None, keep: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        noise_token = self.noise_token(rearrange(c_noise, "b -> b 1"))
+        context = torch.cat([condition.tokens, rearrange(noise_token, "b d -> b 1 d")], dim=1)
+        mask = torch.cat([condition.mask, torch.ones_like(condition.mask[:, :1])], dim=1)
+
+        patches = self.positions(self.stem(self.grid.to_groups(x)))
+        latents = self.latent_init(len(x), previous, keep)
+        for block in self.blocks:
+            arguments = (patches, latents, context, mask, self.grid.num_groups)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                patches, latents = checkpoint(block, *arguments, use_reentrant=False)
+            else:
+                patches, latents = block(*arguments)
+        return self.grid.to_video(self.head(patches)), latents
+
+
+class PatchPositions(nn.Module):
+    """Adds learned positions to patch tokens.
+
+    Args:
+        grid: How patches are laid out.
+        dim: Width of the tokens.
+        position: ``full``: a row per patch; ``factorized``: a row per frame and a row per place in the frame, summed.
+    """
+
+    def __init__(self, grid: PatchGrid, dim: int, position: Literal["full", "factorized"]) -> None:
+        super().__init__()
+        self.grid = grid
+        frames, rows, columns = grid.patches
+        sizes = [(frames, rows, columns)] if position == "full" else [(frames, 1, 1), (1, rows, columns)]
+        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(*size, dim), std=0.02) for size in sizes)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        """Tokens ``[(B G), n, D]`` in and out."""
+        table = torch.stack([t.expand(*self.grid.patches, -1) for t in self.tables]).sum(0)
+        table = self.grid.group_table(table)
+        return (patches.unflatten(0, (-1, len(table))) + table).flatten(0, 1)

@@ -1,0 +1,5 @@
+"""Diffusion frameworks."""
+
+from .edm import EDM
+
+__all__ = ["EDM"]

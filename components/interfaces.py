@@ -1,0 +1,266 @@
+"""The architecture on one page: the types that travel and the contracts that components keep.
+
+Everything turns on ``denoise(x, sigma) -> estimate of the clean video``. A `Framework` turns a `Backbone` into a
+`Denoise`; a `Guidance` turns a `Denoise` into another; a `Sampler` turns a `Denoise` into a video. A `Conditioner` turns
+captions and other labels into the tokens that a backbone reads. `VideoDiffusion` joins them, and a recipe names them.
+
+Axes, in every docstring: ``B`` batch, ``C`` channels, ``T`` frames, ``H W`` pixels, ``G`` groups of patches, ``N`` patch
+tokens, ``L`` latent tokens, ``D`` width, ``S`` conditioning tokens. A video is ``[B, C, T, H, W]``, float in [-1, 1].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A network alone: (scaled noisy video ``[B, C, T, H, W]``, c_noise ``[B]``) -> raw prediction of the same shape."""
+
+Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""The contract: (x = clean + sigma * noise ``[B, C, T, H, W]``, sigma ``[B]``) -> estimate of the clean video."""
+
+State: TypeAlias = Tensor | None
+"""What a backbone carries from one evaluation of the same video to the next (FIT: its latents ``[B, L, D]``)."""
+
+
+@dataclass(frozen=True)
+class VideoShape:
+    """The size of one video.
+
+    Args:
+        num_frames: Frames per video, T.
+        height: Rows of pixels, H.
+        width: Columns of pixels, W.
+        channels: Colour channels, C.
+    """
+
+    num_frames: int
+    height: int
+    width: int
+    channels: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("num_frames", "height", "width", "channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"shape.{name} is {getattr(self, name)}: it must be at least 1")
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        """Unpack in the order of the axes: ``C, T, H, W``."""
+        return iter((self.channels, self.num_frames, self.height, self.width))
+
+
+@dataclass
+class Prompt:
+    """All that a video can be asked to be: what a `Conditioner` sees.
+
+    Args:
+        captions: B texts.
+        fps: Frames per second ``[B]``; infinite for images, which are videos of equal frames (paper, 3.3).
+        resolution: Height and width in pixels of the original, before resizing ``[B, 2]``.
+    """
+
+    captions: list[str]
+    fps: Tensor
+    resolution: Tensor
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Prompt:
+        """The same batch with its tensors on `device`."""
+        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
+
+    def pin_memory(self) -> Prompt:
+        """The same batch in page-locked memory (called by the DataLoader)."""
+        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+
+@dataclass
+class VideoBatch(Prompt):
+    """Videos or images with their labels.
+
+    Args:
+        video: ``[B, C, T, H, W]``: uint8 in 0..255 until it is on the device, then float in [-1, 1]. An image has T = 1
+            until it is on the device, where `join` repeats it.
+        keys: B names, each telling which sample of the source this is.
+        skipped: ``(name, reason)`` of the files that could not be used while this batch was made.
+    """
+
+    video: Tensor
+    keys: list[str]
+    skipped: Sequence[tuple[str, str]] = ()
+
+    @property
+    def is_image(self) -> Tensor:
+        """Which samples are images ``[B]``, bool."""
+        return self.fps.isinf()
+
+    @staticmethod
+    def join(parts: Sequence[VideoBatch], num_frames: int) -> VideoBatch:
+        """One float batch in [-1, 1] of the parts (videos, images), images repeated to `num_frames`.
+
+        Raises:
+            ValueError: A part is neither `num_frames` long nor an image.
+        """
+        for part in parts:
+            if part.video.shape[2] not in (1, num_frames):
+                raise ValueError(f"a batch has {part.video.shape[2]} frames; {num_frames} (videos) or 1 (images) fit")
+        videos = [part.video.float().div(127.5).sub(1.0).expand(-1, -1, num_frames, -1, -1) for part in parts]
+        return VideoBatch(
+            captions=[caption for part in parts for caption in part.captions],
+            fps=torch.cat([part.fps for part in parts]),
+            resolution=torch.cat([part.resolution for part in parts]),
+            video=torch.cat(videos),
+            keys=[key for part in parts for key in part.keys],
+            skipped=[skip for part in parts for skip in part.skipped],
+        )
+
+
+@dataclass
+class Condition:
+    """Conditioning tokens for a backbone.
+
+    Args:
+        tokens: ``[B, S, D]``.
+        mask: ``[B, S]`` bool; False where a token must not be attended to (padding).
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+    @staticmethod
+    def cat(parts: Sequence[Condition]) -> Condition:
+        """All tokens of the parts, side by side."""
+        return Condition(torch.cat([p.tokens for p in parts], dim=1), torch.cat([p.mask for p in parts], dim=1))
+
+
+class Backbone(LightningModule, ABC):
+    """A network that sees pixels and tokens, never noise formulas.
+
+    Attributes:
+        shape: The size of the videos that it takes and predicts.
+        dim_condition: Width D of the conditioning tokens that it reads.
+    """
+
+    shape: VideoShape
+    dim_condition: int
+
+    @abstractmethod
+    def forward(
+        self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None
+    ) -> tuple[Tensor, State]:
+        """One evaluation.
+
+        Args:
+            x: Noisy video, scaled to unit variance ``[B, C, T, H, W]``.
+            c_noise: Noise level as the framework encodes it ``[B]``.
+            condition: Conditioning tokens.
+            state: What the previous evaluation of the same video returned, or None at the first.
+
+        Returns:
+            The prediction ``[B, C, T, H, W]`` and the state for the next evaluation.
+        """
+
+    def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+        """The prediction to train on; a backbone with state overrides it to learn to use the state.
+
+        Args:
+            x: As in `forward`.
+            c_noise: As in `forward`.
+            condition: As in `forward`.
+            generator: Source of this step's random draws.
+        """
+        return self(x, c_noise, condition)[0]
+
+
+class Framework(LightningModule, ABC):
+    """A diffusion framework: forward process, preconditioning, loss and noise levels.
+
+    Its forward process is ``x_t = signal * x + noise * eps``. All methods speak of ``y = x_t / signal`` and
+    ``sigma = noise / signal``, so that ``y = x + sigma * eps`` whatever the framework, and samplers need no more.
+    """
+
+    @abstractmethod
+    def noise_levels(self, quantile: Tensor, shape: VideoShape) -> Tensor:
+        """Quantile function of the training distribution of sigma: uniform draws in, training noise levels out ``[B]``."""
+
+    @abstractmethod
+    def sampling_levels(self, num_steps: int, shape: VideoShape) -> Tensor:
+        """Noise levels for sampling ``[num_steps + 1]``, float64, falling, the last one 0."""
+
+    @abstractmethod
+    def denoise(self, predict: Predict, y: Tensor, sigma: Tensor) -> Tensor:
+        """Estimate of the clean video, float32, of ``y = x + sigma * eps`` ``[B, C, T, H, W]`` at sigma ``[B]``."""
+
+    @abstractmethod
+    def loss(self, predict: Predict, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
+        """Weighted training loss of each sample ``[B]``, float32.
+
+        Args:
+            predict: The network.
+            x: Clean video ``[B, C, T, H, W]``.
+            sigma: Noise levels ``[B]``.
+            noise: Standard normal noise ``[B, C, T, H, W]``.
+        """
+
+
+class Conditioner(LightningModule, ABC):
+    """Turns labels into conditioning tokens.
+
+    Attributes:
+        dim: Width D of its tokens.
+    """
+
+    dim: int
+
+    @abstractmethod
+    def forward(self, prompt: Prompt, drop: Tensor) -> Condition:
+        """Tokens of a batch.
+
+        Args:
+            prompt: Labels of B videos.
+            drop: ``[B]`` bool: where True, a conditioner that guidance can steer (text) gives its learned null instead.
+                Others ignore it.
+        """
+
+
+class Sampler(ABC):
+    """Solves the denoising ODE or SDE: a pure function of a denoiser, noise and noise levels.
+
+    Attributes:
+        num_steps: Steps from the highest noise level to none.
+    """
+
+    num_steps: int
+
+    @abstractmethod
+    def __call__(self, denoise: Denoise, noise: Tensor, sigmas: Tensor) -> Tensor:
+        """A sample.
+
+        Args:
+            denoise: The denoiser.
+            noise: Standard normal noise ``[B, C, T, H, W]``; its dtype is the sampler's.
+            sigmas: Falling noise levels ``[num_steps + 1]``, the last one 0.
+        """
+
+
+class Guidance(ABC):
+    """Wraps denoisers into a denoiser."""
+
+    @abstractmethod
+    def __call__(self, conditional: Denoise, unconditional: Denoise) -> Denoise:
+        """A denoiser steered towards the condition.
+
+        Args:
+            conditional: Denoiser that knows the labels.
+            unconditional: Denoiser of the same video under the null label.
+        """

@@ -1,0 +1,7 @@
+"""Layers that backbones and conditioners share."""
+
+from .attention import Attention, FeedForward
+from .embeddings import FourierFeatures, ScalarToken
+from .patching import PatchGrid
+
+__all__ = ["Attention", "FeedForward", "FourierFeatures", "PatchGrid", "ScalarToken"]

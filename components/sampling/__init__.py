@@ -1,0 +1,6 @@
+"""Samplers and guidance."""
+
+from .guidance import ClassifierFree
+from .solvers import Heun
+
+__all__ = ["ClassifierFree", "Heun"]

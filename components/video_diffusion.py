@@ -1,0 +1,201 @@
+"""VideoDiffusion joins backbone, framework and conditioning: fit = loss, validate = loss by noise band, sample = videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from .interfaces import (
+    Backbone,
+    Condition,
+    Conditioner,
+    Framework,
+    Guidance,
+    Predict,
+    Prompt,
+    Sampler,
+    State,
+    VideoBatch,
+    VideoShape,
+)
+
+NOISE_BANDS = 5
+"""Validation measures the loss in this many equally likely bands of the training noise levels."""
+
+
+class Denoiser:
+    """``denoise(x, sigma)`` for one batch of videos under one condition.
+
+    It holds what the backbone carries from one evaluation to the next, so that samplers need not know.
+
+    Args:
+        framework: Diffusion framework.
+        backbone: Network.
+        condition: Conditioning tokens of the batch.
+    """
+
+    def __init__(self, framework: Framework, backbone: Backbone, condition: Condition) -> None:
+        self.framework, self.backbone, self.condition = framework, backbone, condition
+        self.state: State = None
+
+    def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Estimate of the clean video of ``x`` ``[B, C, T, H, W]`` at noise levels sigma ``[B]``."""
+        return self.framework.denoise(self._predict, x, sigma)
+
+    def _predict(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        prediction, self.state = self.backbone(x, c_noise, self.condition, self.state)
+        return prediction
+
+
+class VideoDiffusion(LightningModule):
+    """A text-to-video diffusion model.
+
+    Args:
+        backbone: Network that denoises.
+        framework: Forward process, loss and noise levels.
+        conditioner: Turns captions and other labels into tokens.
+        sampler: Makes videos of noise.
+        guidance: Steers samples towards their captions.
+        optimizer: Optimizer of all parameters.
+        scheduler: Learning-rate schedule, one step per training step.
+        label_dropout: Probability in training that a sample's text is replaced by the learned null, 0..1 (paper: 0.1).
+
+    Raises:
+        ValueError: Conditioner and backbone disagree on the width of tokens, or a value is out of range.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        framework: Framework,
+        conditioner: Conditioner,
+        sampler: Sampler,
+        guidance: Guidance,
+        optimizer: OptimizerCallable = torch.optim.Adam,
+        scheduler: LRSchedulerCallable = torch.optim.lr_scheduler.ConstantLR,
+        label_dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if conditioner.dim != backbone.dim_condition:
+            raise ValueError(
+                f"conditioner.dim={conditioner.dim} must equal backbone.dim_condition={backbone.dim_condition}"
+            )
+        if not 0 <= label_dropout <= 1:
+            raise ValueError(f"label_dropout={label_dropout} must be a probability, 0..1")
+        self.backbone, self.framework, self.conditioner = backbone, framework, conditioner
+        self.sampler, self.guidance = sampler, guidance
+        self.optimizer, self.scheduler = optimizer, scheduler
+        self.label_dropout = label_dropout
+
+    @property
+    def shape(self) -> VideoShape:
+        """The size of the videos."""
+        return self.backbone.shape
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """The recipe's optimizer and schedule, stepped every training step."""
+        optimizer = self.optimizer(self.parameters())
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": "step"},
+        }
+
+    def on_train_batch_start(self, batch: VideoBatch, batch_idx: int) -> None:
+        """Seed dropout, which torch draws from its global generator, like all else: by (seed, rank, step)."""
+        torch.manual_seed(self._step_seed(batch_idx))
+
+    def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
+        """Mean loss of a batch; logged for images and videos apart too."""
+        generator = torch.Generator(batch.video.device).manual_seed(self._step_seed(batch_idx) + 1)
+        draw = {"generator": generator, "device": batch.video.device}
+        drop = torch.rand(len(batch), **draw) < self.label_dropout
+        # One draw in each of B equal parts of (0, 1), in random order: each is uniform, and the batch covers all levels.
+        quantile = (torch.randperm(len(batch), **draw) + torch.rand(len(batch), **draw)) / len(batch)
+        noise = torch.randn(batch.video.shape, **draw)
+        condition = self.conditioner(batch, drop)
+
+        def predict(x: Tensor, c_noise: Tensor) -> Tensor:
+            return self.backbone.train_forward(x, c_noise, condition, generator)
+
+        losses = self._losses(predict, batch, quantile, noise)
+        self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
+        self._log_modalities("train/loss", losses, batch)
+        return losses.mean()
+
+    def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
+        """Loss by noise band, on noise that depends on the sample's place in the validation set alone."""
+        generator = torch.Generator().manual_seed(batch_idx)
+        noise = torch.randn(batch.video.shape, generator=generator).to(batch.video.device)
+        condition = self.conditioner(batch, torch.zeros_like(batch.is_image))
+        bands = []
+        for band in range(NOISE_BANDS):
+            quantile = torch.full_like(batch.fps, (band + 0.5) / NOISE_BANDS)
+            state: State = None
+
+            def predict(x: Tensor, c_noise: Tensor) -> Tensor:
+                nonlocal state
+                _, state = self.backbone(x, c_noise, condition)
+                return self.backbone(x, c_noise, condition, state)[0]
+
+            bands.append(self._losses(predict, batch, quantile, noise))
+            self.log(f"val/loss/band_{band}", bands[-1].mean(), batch_size=len(batch), sync_dist=True)
+        losses = torch.stack(bands).mean(0)
+        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
+        self._log_modalities("val/loss", losses, batch)
+
+    @torch.no_grad()
+    def sample(
+        self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object] | None = None
+    ) -> Tensor:
+        """Videos ``[B, C, T, H, W]`` in [-1, 1] for a prompt, in evaluation mode.
+
+        Args:
+            prompt: Labels of B videos.
+            seeds: A seed per video; a video depends on its own seed, prompt and settings, not on the rest of the batch.
+            on_evaluation: Called at every evaluation of the denoiser (for progress bars).
+
+        Raises:
+            ValueError: The number of seeds isn't the number of prompts.
+        """
+        if len(seeds) != len(prompt):
+            raise ValueError(f"{len(seeds)} seeds for {len(prompt)} prompts: give one seed per video")
+        training = self.training
+        self.eval()
+        prompt = prompt.to(self.device)
+        noise = torch.stack(
+            [torch.randn(*self.shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        ).to(self.device)
+        null = torch.ones(len(prompt), dtype=torch.bool, device=self.device)
+        conditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, ~null))
+        unconditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, null))
+        denoise = self.guidance(conditional, unconditional)
+
+        def counted(x: Tensor, sigma: Tensor) -> Tensor:
+            if on_evaluation is not None:
+                on_evaluation()
+            return denoise(x, sigma)
+
+        video = self.sampler(counted, noise, self.framework.sampling_levels(self.sampler.num_steps, self.shape))
+        self.train(training)
+        return video.clamp(-1, 1)
+
+    def _losses(self, predict: Predict, batch: VideoBatch, quantile: Tensor, noise: Tensor) -> Tensor:
+        sigma = self.framework.noise_levels(quantile, self.shape)
+        return self.framework.loss(predict, batch.video, sigma, noise)
+
+    def _log_modalities(self, name: str, losses: Tensor, batch: VideoBatch) -> None:
+        for modality, chosen in (("image", batch.is_image), ("video", ~batch.is_image)):
+            if chosen.any():
+                self.log(f"{name}_{modality}", losses[chosen].mean(), batch_size=int(chosen.sum()))
+
+    def _step_seed(self, batch_idx: int) -> int:
+        """A seed that no other rank or step has."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
+        return hash((seed, self.global_rank, self.global_step, batch_idx)) & 0x7FFFFFFFFFFFFFFF

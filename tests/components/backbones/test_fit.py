@@ -1,0 +1,194 @@
+"""FIT against the closed forms and properties of its architecture."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from snapvideo.components import FIT
+from snapvideo.components.conditioning import FrameRate, Resolution
+from snapvideo.components.interfaces import Condition, VideoShape
+
+SHAPE = VideoShape(num_frames=4, height=10, width=16)  # rows are padded to 12
+
+
+def small_fit(**settings) -> FIT:
+    torch.manual_seed(0)
+    defaults = {
+        "patch": (1, 4, 4),
+        "group": (4, 3, 2),
+        "num_latents": 8,
+        "num_blocks": 1,
+        "num_latent_layers": 1,
+        "dim_patch": 32,
+        "dim_latent": 48,
+        "dim_condition": 24,
+        "patch_head_dim": 8,
+        "latent_head_dim": 12,
+    }
+    return FIT(SHAPE, **(defaults | settings)).eval()
+
+
+def condition(batch_size: int = 2, dim: int = 24, length: int = 5) -> Condition:
+    return Condition(torch.randn(batch_size, length, dim), torch.ones(batch_size, length, dtype=torch.bool))
+
+
+def closed_form(Dp, Dl, Dc, num_latents, positions, num_scalars, channels=3, blocks=6, layers=4) -> int:
+    """Parameters of FIT, its scalar conditioners and the projection of 1024-wide text (paper, Table 8)."""
+    ff = lambda d: 8 * d**2 + 6 * d  # noqa: E731
+    i, j, h = min(Dp, Dl), min(Dc, Dl), 4 * Dp
+    block = 2 * Dl * j + 2 * Dc * j + Dl + Dc + ff(Dl)
+    block += 2 * Dl * i + 2 * Dp * i + Dl + Dp + ff(Dl)
+    block += layers * (4 * Dl**2 + Dl + ff(Dl))
+    block += 2 * Dp * i + 2 * Dl * i + Dp + Dl + ff(Dp)
+    total = blocks * block + 16 * channels * Dp + Dp + 2 * Dp + positions + num_latents * Dl
+    total += num_scalars * (257 * h + (h + 1) * Dc) + 1025 * Dc
+    return total + ff(Dl) + Dl + Dp + (Dp + 1) * 16 * channels
+
+
+def paper_fit(name: str) -> FIT:
+    large = {"dim_patch": 1024, "dim_latent": 3072, "dim_condition": 1024, "patch_head_dim": 64, "latent_head_dim": 128}
+    with torch.device("meta"):
+        match name:
+            case "500M":
+                return FIT(VideoShape(16, 36, 64))
+            case "3.9B":
+                return FIT(VideoShape(16, 36, 64), num_latents=768, **large)
+            case _:
+                shape = VideoShape(16, 288, 512)
+                return FIT(shape, group=(16, 18, 16), num_latents=768, position="factorized", **large)
+
+
+@pytest.mark.parametrize(
+    ("name", "published", "form"),
+    [
+        ("500M", 502_014_512, (768, 1024, 768, 512, 2560 * 768)),
+        ("3.9B", 3_923_448_880, (1024, 3072, 1024, 768, 2560 * 1024)),
+    ],
+)
+def test_parameters_equal_the_closed_form(name, published, form):
+    fit = paper_fit(name)
+    dim = fit.dim_condition
+    with torch.device("meta"):
+        others = [FrameRate(dim), Resolution(dim), torch.nn.Linear(1024, dim)]
+    count = sum(p.numel() for module in [fit, *others] for p in module.parameters())
+    assert count == closed_form(*form, num_scalars=3) == published
+
+
+def test_parameters_of_the_upsampler_equal_the_closed_form_but_for_its_low_resolution_input():
+    # The published count has 6 input channels and a fourth scalar token, which come with low-resolution conditioning.
+    fit = paper_fit("upsampler")
+    form = closed_form(1024, 3072, 1024, 768, (16 + 72 * 128) * 1024, num_scalars=4)
+    extra = 3 * (257 * 4096 + 4097 * 1024) + 1025 * 1024
+    assert sum(p.numel() for p in fit.parameters()) == form - extra
+    low_resolution = 48 * 1024
+    assert form + low_resolution == 3_935_578_160
+
+
+@pytest.mark.parametrize(("name", "tflop"), [("500M", 0.703), ("3.9B", 6.435)])
+def test_forward_flops(name, tflop):
+    fit = paper_fit(name)
+    with torch.device("meta"):
+        context = Condition(torch.empty(1, 130, fit.dim_condition), torch.ones(1, 130, dtype=torch.bool))
+        state = torch.empty_like(fit.latent_init.table)[None]
+        with FlopCounterMode(display=False) as counter:
+            fit(torch.empty(1, *fit.shape), torch.empty(1), context, state)
+    assert counter.get_total_flops() / 1e12 == pytest.approx(tflop, rel=0.01)
+
+
+@pytest.mark.parametrize("layers", [0, 1])
+def test_information_crosses_groups_only_among_latents(layers):
+    fit = small_fit(num_latent_layers=layers)
+    x, c = torch.randn(1, *SHAPE), condition(1)
+    moved = x.clone()
+    moved[0, :, 1, 5, 6] += 1.0  # in the group of columns 0..7
+    change = (fit(moved, torch.zeros(1), c)[0] - fit(x, torch.zeros(1), c)[0]).abs().amax((0, 1, 2, 3))
+    assert (change[:8] > 0).all()
+    assert bool((change[8:] > 0).all()) == (layers == 1)
+    assert bool((change[8:] == 0).all()) == (layers == 0)
+
+
+def test_self_conditioning_starts_without_effect_and_off_is_exactly_the_table():
+    fit, x, c = small_fit(), torch.randn(2, *SHAPE), condition()
+    previous = torch.randn(2, 8, 48)
+    plain = fit(x, torch.zeros(2), c)[0]
+    assert torch.equal(fit(x, torch.zeros(2), c, previous)[0], plain)
+    torch.nn.init.normal_(fit.latent_init.norm.weight)
+    assert not torch.equal(fit(x, torch.zeros(2), c, previous)[0], plain)
+    start = fit.latent_init(2, previous, torch.tensor([False, True]))
+    assert torch.equal(start[0], fit.latent_init.table)
+    assert not torch.equal(start[1], fit.latent_init.table)
+
+
+def test_first_pass_has_no_gradient_and_shares_all_inputs(monkeypatch):
+    fit, x, c = small_fit(self_conditioning=0.5), torch.randn(4, *SHAPE), condition(4)
+    torch.nn.init.normal_(fit.latent_init.norm.weight)
+    calls = []
+    evaluate = fit._evaluate
+
+    def spy(*arguments):
+        calls.append((torch.is_grad_enabled(), arguments))
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(fit, "_evaluate", spy)
+    c_noise = torch.randn(4)
+    fit.train_forward(x, c_noise, c, torch.Generator().manual_seed(0)).square().mean().backward()
+    (first_grad, first), (second_grad, second) = calls
+    assert (first_grad, second_grad) == (False, True)
+    assert not second[3].requires_grad
+    rows = [next(i for i in range(4) if torch.equal(x[i], row)) for row in first[0]]
+    assert len(set(rows)) == 2
+    for mine, theirs in ((first[1], c_noise), (first[2].tokens, c.tokens), (first[2].mask, c.mask)):
+        assert torch.equal(mine, theirs[rows])
+    assert set(second[4].nonzero().flatten().tolist()) <= set(rows)
+
+
+def test_self_conditioning_probability():
+    fit = small_fit(self_conditioning=0.7)
+    kept = []
+    evaluate = fit._evaluate
+    fit._evaluate = lambda *a: kept.append(a[4]) or evaluate(*a)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        fit.train_forward(torch.randn(3, *SHAPE), torch.zeros(3), condition(3), generator)
+    share = torch.stack([k for k in kept if k is not None]).float().mean()
+    assert share == pytest.approx(0.7, abs=0.06)  # 3 standard errors of 600 draws
+
+
+def test_masked_conditioning_tokens_have_no_effect():
+    fit, x, c = small_fit(), torch.randn(2, *SHAPE), condition()
+    c.mask[:, 3:] = False
+    changed = Condition(c.tokens.clone(), c.mask)
+    changed.tokens[:, 3:] = torch.randn(2, 2, 24)
+    shorter = Condition(c.tokens[:, :3], c.mask[:, :3])
+    out = fit(x, torch.zeros(2), c)[0]
+    assert torch.equal(fit(x, torch.zeros(2), changed)[0], out)
+    torch.testing.assert_close(fit(x, torch.zeros(2), shorter)[0], out)
+
+
+def test_checkpointing_changes_nothing():
+    x, c = torch.randn(2, *SHAPE), condition()
+    gradients = []
+    for checkpointing in (False, True):
+        fit = small_fit(activation_checkpointing=checkpointing, num_blocks=2)
+        fit(x, torch.zeros(2), c)[0].square().mean().backward()
+        gradients.append([p.grad for p in fit.parameters() if p.grad is not None])
+    assert len(gradients[0]) == len(gradients[1])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_latents": 9}, r"num_latents=9 .* 2 groups; \[8, 10\] would fit"),
+        ({"group": (3, 3, 2)}, r"along T, .* group sizes \[1, 2, 4\] fit"),
+        ({"group": (4, 3, 3)}, r"along W, .* pad 16 pixels by 8"),
+        ({"patch": (3, 4, 4)}, r"along T, .* patch sizes \[1, 2, 4\] fit"),
+        ({"patch_head_dim": 9}, r"head_dim=9 does not divide the attention width 24; \[1, 2, 3, 4, 6, 8, 12, 24\] fit"),
+        ({"latent_head_dim": 5}, r"head_dim=5 does not divide"),
+        ({"patch": (1, 4)}, r"patch=\[1, 4\] must be three sizes"),
+    ],
+)
+def test_bad_geometry_names_what_would_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_fit(**settings)
