@@ -1,19 +1,20 @@
 """The architecture on one page: the types that travel and the contracts that components keep.
 
 Everything turns on ``denoise(x, sigma) -> estimate of the clean video``. A `Framework` turns a `Backbone` into a
-`Denoise`; a `Guidance` turns a `Denoise` into another; a `Sampler` turns a `Denoise` into a video. A `Conditioner` turns
-captions and other labels into the tokens that a backbone reads. `VideoDiffusion` joins them, and a recipe names them.
+`Denoise`; a `Guidance` turns a `Denoise` into another; a `Sampler` turns a `Denoise` into a video. A `Conditioner`
+turns captions and other labels into tokens for the backbone. `VideoDiffusion` joins them, and a recipe names them.
 
-Axes, in every docstring: ``B`` batch, ``C`` channels, ``T`` frames, ``H W`` pixels, ``G`` groups of patches, ``N`` patch
-tokens, ``L`` latent tokens, ``D`` width, ``S`` conditioning tokens. A video is ``[B, C, T, H, W]``, float in [-1, 1].
+Axes, in every docstring: ``B`` batch, ``C`` channels, ``T`` frames, ``H W`` pixels, ``G`` groups of patches, ``N``
+patch tokens, ``L`` latent tokens, ``D`` width, ``S`` conditioning tokens. A video is ``[B, C, T, H, W]``, float in
+[-1, 1].
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, Self, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
@@ -50,7 +51,7 @@ class VideoShape:
             if getattr(self, name) < 1:
                 raise ValueError(f"shape.{name} is {getattr(self, name)}: it must be at least 1")
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[int]:
         """Unpack in the order of the axes: ``C, T, H, W``."""
         return iter((self.channels, self.num_frames, self.height, self.width))
 
@@ -72,15 +73,15 @@ class Prompt:
     def __len__(self) -> int:
         return len(self.captions)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Prompt:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same batch with its tensors on `device`."""
         return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
 
-    def pin_memory(self) -> Prompt:
+    def pin_memory(self) -> Self:
         """The same batch in page-locked memory (called by the DataLoader)."""
         return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
 
-    def _tensors(self) -> dict[str, Tensor]:
+    def _tensors(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
 
@@ -155,9 +156,7 @@ class Backbone(LightningModule, ABC):
     dim_condition: int
 
     @abstractmethod
-    def forward(
-        self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """One evaluation.
 
         Args:
@@ -191,7 +190,7 @@ class Framework(LightningModule, ABC):
 
     @abstractmethod
     def noise_levels(self, quantile: Tensor, shape: VideoShape) -> Tensor:
-        """Quantile function of the training distribution of sigma: uniform draws in, training noise levels out ``[B]``."""
+        """Quantile function of the training distribution of sigma: uniform draws in, noise levels out ``[B]``."""
 
     @abstractmethod
     def sampling_levels(self, num_steps: int, shape: VideoShape) -> Tensor:

@@ -1,10 +1,10 @@
-"""VideoDiffusion joins backbone, framework and conditioning: fit = loss, validate = loss by noise band, sample = videos."""
+"""VideoDiffusion joins backbone, framework and conditioning: it fits, validates by noise band and samples."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from functools import partial
 
 import torch
 from lightning.pytorch import LightningModule
@@ -47,9 +47,10 @@ class Denoiser:
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate of the clean video of ``x`` ``[B, C, T, H, W]`` at noise levels sigma ``[B]``."""
-        return self.framework.denoise(self._predict, x, sigma)
+        return self.framework.denoise(self.predict, x, sigma)
 
-    def _predict(self, x: Tensor, c_noise: Tensor) -> Tensor:
+    def predict(self, x: Tensor, c_noise: Tensor) -> Tensor:
+        """The network's raw prediction (see `Predict`), from the state that the previous call left."""
         prediction, self.state = self.backbone(x, c_noise, self.condition, self.state)
         return prediction
 
@@ -114,11 +115,11 @@ class VideoDiffusion(LightningModule):
     def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Mean loss of a batch; logged for images and videos apart too."""
         generator = torch.Generator(batch.video.device).manual_seed(self._step_seed(batch_idx) + 1)
-        draw = {"generator": generator, "device": batch.video.device}
-        drop = torch.rand(len(batch), **draw) < self.label_dropout
-        # One draw in each of B equal parts of (0, 1), in random order: each is uniform, and the batch covers all levels.
-        quantile = (torch.randperm(len(batch), **draw) + torch.rand(len(batch), **draw)) / len(batch)
-        noise = torch.randn(batch.video.shape, **draw)
+        rand = partial(torch.rand, len(batch), generator=generator, device=generator.device)
+        drop = rand() < self.label_dropout
+        # One draw in each of B equal parts of (0, 1), in random order: each is uniform, the batch covers all levels.
+        quantile = (rand().argsort() + rand()) / len(batch)
+        noise = torch.randn(batch.video.shape, generator=generator, device=generator.device)
         condition = self.conditioner(batch, drop)
 
         def predict(x: Tensor, c_noise: Tensor) -> Tensor:
@@ -137,23 +138,17 @@ class VideoDiffusion(LightningModule):
         bands = []
         for band in range(NOISE_BANDS):
             quantile = torch.full_like(batch.fps, (band + 0.5) / NOISE_BANDS)
-            state: State = None
-
-            def predict(x: Tensor, c_noise: Tensor) -> Tensor:
-                nonlocal state
-                _, state = self.backbone(x, c_noise, condition)
-                return self.backbone(x, c_noise, condition, state)[0]
-
-            bands.append(self._losses(predict, batch, quantile, noise))
+            denoiser = Denoiser(self.framework, self.backbone, condition)
+            bands.append(self._losses(denoiser.predict, batch, quantile, noise))
+            if denoiser.state is not None:  # as in sampling: all evaluations but the first start from a state
+                bands[-1] = self._losses(denoiser.predict, batch, quantile, noise)
             self.log(f"val/loss/band_{band}", bands[-1].mean(), batch_size=len(batch), sync_dist=True)
         losses = torch.stack(bands).mean(0)
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
         self._log_modalities("val/loss", losses, batch)
 
     @torch.no_grad()
-    def sample(
-        self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object] | None = None
-    ) -> Tensor:
+    def sample(self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object] | None = None) -> Tensor:
         """Videos ``[B, C, T, H, W]`` in [-1, 1] for a prompt, in evaluation mode.
 
         Args:

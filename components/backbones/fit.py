@@ -1,7 +1,7 @@
 """FIT: the far-reaching interleaved transformer of Snap Video (paper, 3.4 and Table 8; Chen & Li 2023, FIT).
 
-Patch tokens hold the video, in groups; a few latent tokens hold the joint computation. In each block the latents read the
-conditioning and the patches, talk to each other, and write back to the patches. Patches never attend to each other.
+Patch tokens hold the video, in groups; a few latent tokens hold the joint computation. In each block the latents read
+the conditioning and the patches, talk to each other, and write back to the patches. Patches never attend to each other.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class FITBlock(nn.Module):
 class LatentInit(nn.Module):
     """The latents that a pass starts from: a learned table, plus what the previous pass left (architecture section 4).
 
-    ``z0 = table + keep * LN0(u + FF(u))``, u the previous latents without gradient. LN0's gain starts at 0, so that training
-    starts as if there was no previous pass; `keep` comes after LN0, so that "no previous pass" is exactly the table.
+    ``z0 = table + keep * LN0(u + FF(u))``, u the previous latents without gradient. LN0's gain starts at 0, so that
+    training starts as if there was no previous pass; `keep` comes after LN0, so that without one it is the table.
 
     Args:
         num_latents: Latents, L.
@@ -227,17 +227,15 @@ class FIT(Backbone):
         )
         self.head = nn.Sequential(layer_norm(dim_patch), xavier_linear(dim_patch, self.grid.patch_dim))
 
-    def forward(
-        self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None
-    ) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """See `Backbone.forward`; the state is the latents ``[B, L, D]`` at the end of the previous evaluation."""
         return self._evaluate(x, c_noise, condition, state, keep=None)
 
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """The prediction of a second pass that starts from a first one's latents (paper, 3.4; architecture section 4).
 
-        The first pass has no gradient and sees only as many samples as may keep its latents. Both passes share `x`, `c_noise`
-        and `condition`. Shapes don't depend on the draws, and every process takes both passes.
+        The first pass has no gradient and sees only as many samples as may keep its latents. Both passes share `x`,
+        `c_noise` and `condition`. Shapes don't depend on the draws, and every process takes both passes.
         """
         if self.self_conditioning == 0:
             return self(x, c_noise, condition)[0]

@@ -1,9 +1,9 @@
 """EDM (Karras et al. 2022) with the input scaling of Snap Video (paper, 3.1, Table 1, appendices D and E).
 
 Symbols: ``d`` is sigma_data, ``k`` is sigma_in and ``s`` the noise level of the paper's forward process
-``x_s = x / k + s * eps``. Samplers and the other components speak of ``y = k * x_s = x + sigma * eps`` with ``sigma = k * s``.
-With k = 1 every formula is EDM's own, to the bit. Sign of c_out: EDM's; the paper's Table 1 has it negative because its
-network predicts ``-F_tgt``.
+``x_s = x / k + s * eps``. Samplers and the other components speak of ``y = k * x_s = x + sigma * eps`` with
+``sigma = k * s``. With k = 1 every formula is EDM's own, to the bit. The sign of c_out is EDM's; the paper's Table 1
+has it negative because its network predicts ``-F_tgt``.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ class EDM(Framework):
     """EDM with input scaling. ``sigma_in=1, sigma_data=0.5`` is EDM; the defaults are the paper's.
 
     Args:
-        sigma_in: Divides the clean video before noise is added, > 0; ``auto``: ``max(H, W)/64 * sqrt(T)`` of the video, which
-            undoes the redundancy of frames and pixels (paper, 3.1: 4 for 16 frames at 36x64).
+        sigma_in: Divides the clean video before noise is added, > 0; ``auto``: ``max(H, W)/64 * sqrt(T)`` of the video,
+            which undoes the redundancy of frames and pixels (paper, 3.1: 4 for 16 frames at 36x64).
         sigma_data: Standard deviation that the data is taken to have.
         P_mean: Mean of ln(s) in training.
         P_std: Standard deviation of ln(s) in training.
@@ -144,7 +144,7 @@ class EDM(Framework):
         return c.weight * (F - target).square().flatten(1).mean(1)
 
     def _scaled(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Preconditioning]:
-        """``x_s`` and the coefficients at its level, float32 or better: autocast touches none of the operations here."""
+        """``x_s`` and the coefficients at its level, float32 or better: autocast touches no operation here."""
         channels, num_frames, height, width = y.shape[1:]
         k = self.input_scale(VideoShape(num_frames, height, width, channels))
         dtype = torch.promote_types(y.dtype, torch.float32)

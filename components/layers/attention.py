@@ -10,7 +10,7 @@ NORM_EPS = 1e-6
 
 
 def xavier_linear(dim_in: int, dim_out: int, bias: bool = True, fused: int = 1) -> nn.Linear:
-    """A Linear with xavier-uniform weights and zero bias; `fused` equal slices are initialised as layers of their own."""
+    """A Linear with xavier-uniform weights and zero bias; each of `fused` equal slices as a layer of its own."""
     linear = nn.Linear(dim_in, dim_out, bias=bias)
     for weight in linear.weight.data.chunk(fused):
         nn.init.xavier_uniform_(weight)

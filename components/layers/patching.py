@@ -17,9 +17,9 @@ Size3 = tuple[int, int, int]
 class PatchGrid:
     """How a video falls into patches, and patches into groups.
 
-    Tokens are kept group-major, ``[(B G), n, ...]`` with G groups of n patches, from the first layer to the last: a group is
-    then a row of the batch, and reading or writing it needs no copy. Groups and the patches in them are in row-major order
-    of (T, H, W). Rows and columns that patches and groups do not fill are padded at the bottom and right.
+    Tokens are kept group-major, ``[(B G), n, ...]`` with G groups of n patches, from the first layer to the last: a
+    group is then a row of the batch, and reading or writing it needs no copy. Groups and the patches in them are in
+    row-major order of (T, H, W). What patches and groups do not fill is padded at the bottom and right.
 
     Args:
         shape: Size of the video.
@@ -103,9 +103,7 @@ class PatchGrid:
 
     def group_table(self, table: Tensor) -> Tensor:
         """A table of all patches ``[T, H, W, D]`` (patch grid) in group-major order ``[G, n, D]``."""
-        return rearrange(
-            table, "(gt nt) (gh nh) (gw nw) d -> (gt gh gw) (nt nh nw) d", **self._group_axes()
-        )
+        return rearrange(table, "(gt nt) (gh nh) (gw nw) d -> (gt gh gw) (nt nh nw) d", **self._group_axes())
 
     @property
     def _lengths(self) -> Size3:

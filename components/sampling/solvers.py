@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor
 
 from ..interfaces import Denoise, Sampler
@@ -28,7 +30,7 @@ class Heun(Sampler):
         """See `Sampler.__call__`."""
         sigmas = sigmas.to(noise)
         x = noise * sigmas[0]
-        for sigma, sigma_next in zip(sigmas[:-1], sigmas[1:], strict=True):
+        for sigma, sigma_next in pairwise(sigmas):
             slope = (x - denoise(x, sigma.expand(len(x)))) / sigma
             x_next = x + (sigma_next - sigma) * slope
             if sigma_next > 0:

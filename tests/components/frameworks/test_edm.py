@@ -1,6 +1,7 @@
 """EDM with input scaling against the identities of its derivation and against plain EDM."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def edm_sample(network, latents, num_steps, sigma_min=0.002, sigma_max=80, rho=7
     t = (sigma_max ** (1 / rho) + i / (num_steps - 1) * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho
     t = torch.cat([t, torch.zeros(1, dtype=torch.float64)])
     x = latents * t[0]
-    for now, later in zip(t[:-1], t[1:], strict=True):
+    for now, later in pairwise(t):
         slope = (x - edm_denoise(network, x, now.expand(len(x)))) / now
         euler = x + (later - now) * slope
         if later > 0:
