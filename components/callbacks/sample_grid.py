@@ -1,0 +1,171 @@
+"""Samples of fixed prompts while a model trains."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor, nn
+
+from ..interfaces import Prompt, VideoShape
+from ..media import contact_sheet, encode_gif, encode_png, enlarge, grid, to_uint8, write_bytes, write_mp4
+from .ema import EMA
+
+
+@runtime_checkable
+class CanSample(Protocol):
+    """What `SampleGrid` needs of a model."""
+
+    @property
+    def shape(self) -> VideoShape:
+        """The size of its videos."""
+
+    def sample(self, prompt: Prompt, seeds: Sequence[int]) -> Tensor:
+        """Videos ``[B, C, T, H, W]`` in [-1, 1], each depending on its own seed alone."""
+
+
+class SampleGrid(Callback):
+    """Samples the same prompts with the same seeds every so many steps, and before the first.
+
+    Each time it writes ``samples/step=.../`` in the run's folder, with ``grid.mp4``, ``grid.gif``,
+    ``contact_sheet.png`` and ``meta.jsonl`` (a line for each video: prompt, seed, place), and shows the GIF and the
+    sheet in TensorBoard (``samples/grid``, ``samples/contact_sheet``). With an `EMA` callback, the averaged weights are
+    sampled.
+
+    Args:
+        prompts: Texts to sample.
+        every_n_steps: Optimizer steps from one grid to the next.
+        num_per_prompt: Videos of each prompt, with the seeds seed, seed + 1, ...
+        seed: First seed.
+        fps: Frames per second, asked of the model and played.
+        batch_size: Videos sampled at a time; less needs less memory.
+
+    Raises:
+        ValueError: A setting is out of range, or the model cannot sample.
+    """
+
+    def __init__(
+        self,
+        prompts: list[str],
+        every_n_steps: int,
+        num_per_prompt: int = 1,
+        seed: int = 0,
+        fps: float = 8.0,
+        batch_size: int = 8,
+    ) -> None:
+        for name, value in (
+            ("every_n_steps", every_n_steps),
+            ("num_per_prompt", num_per_prompt),
+            ("batch_size", batch_size),
+        ):
+            if value < 1:
+                raise ValueError(f"{name} is {value}: it must be at least 1")
+        if not prompts:
+            raise ValueError("prompts is empty: name at least one text to sample")
+        if not 0 < fps < math.inf:
+            raise ValueError(f"fps is {fps}: it must be a finite number above 0")
+        self.every_n_steps = every_n_steps
+        self.fps = fps
+        self.batch_size = batch_size
+        self.captions = [prompt for prompt in prompts for _ in range(num_per_prompt)]
+        self.seeds = [seed + i for _ in prompts for i in range(num_per_prompt)]
+        self.columns = num_per_prompt if num_per_prompt > 1 else math.ceil(math.sqrt(len(prompts)))
+        self._latest_step = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a model that cannot sample."""
+        if not isinstance(pl_module, CanSample):
+            raise ValueError(f"SampleGrid cannot use {type(pl_module).__name__}: it has no `shape` and `sample()`")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Show the untrained model, unless training is resumed."""
+        self._latest_step = trainer.global_step
+        if trainer.global_step == 0:
+            self._show(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Show the model if it is time; several batches may make one step."""
+        if trainer.global_step != self._latest_step and trainer.global_step % self.every_n_steps == 0:
+            self._show(trainer, pl_module)
+        self._latest_step = trainer.global_step
+
+    def _show(self, trainer: Trainer, module: LightningModule) -> None:
+        # Every rank samples and the first writes: sharded weights need all, and nobody waits until a timeout.
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+        ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
+        with ema.averaged(module) if ema else nullcontext(), trainer.precision_plugin.forward_context():
+            videos = self._sample(module)
+        run_folder = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
+        if not trainer.is_global_zero:
+            return
+        step = trainer.global_step
+        folder = run_folder / "samples" / f"step={step:08d}"
+        joined = enlarge(grid(videos, self.columns))
+        sheet = contact_sheet(enlarge(videos, 64))
+        gif, png = encode_gif(joined, self.fps), encode_png(sheet)
+        write_mp4(folder / "grid.mp4", joined, self.fps)
+        write_bytes(folder / "grid.gif", gif)
+        write_bytes(folder / "contact_sheet.png", png)
+        write_bytes(folder / "meta.jsonl", self._meta(step, "ema" if ema else "raw").encode())
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                self._log(logger, "samples/grid", gif, joined, step)
+                self._log(logger, "samples/contact_sheet", png, sheet, step)
+
+    def _sample(self, module: LightningModule) -> Tensor:
+        """All videos, uint8 ``[N, C, T, H, W]``."""
+        assert isinstance(module, CanSample)
+        size = torch.tensor([module.shape.height, module.shape.width], dtype=torch.float32)
+        videos = []
+        # Not inference_mode: what the model might keep of it could not be used in training.
+        with _evaluating(module), torch.no_grad():
+            for start in range(0, len(self.captions), self.batch_size):
+                captions = self.captions[start : start + self.batch_size]
+                prompt = Prompt(captions, torch.full((len(captions),), self.fps), size.expand(len(captions), 2))
+                seeds = self.seeds[start : start + self.batch_size]
+                videos.append(to_uint8(module.sample(prompt.to(module.device), seeds)))
+        return torch.cat(videos)
+
+    def _meta(self, step: int, weights: str) -> str:
+        lines = []
+        for index, (caption, seed) in enumerate(zip(self.captions, self.seeds, strict=True)):
+            row, column = divmod(index, self.columns)
+            meta = {"step": step, "row": row, "column": column, "prompt": caption, "seed": seed, "fps": self.fps}
+            lines.append(json.dumps(meta | {"weights": weights}, ensure_ascii=False) + "\n")
+        return "".join(lines)
+
+    def _log(self, logger: TensorBoardLogger, tag: str, encoded: bytes, pixels: Tensor, step: int) -> None:
+        """Show an encoded image in TensorBoard as it is: `add_video` needs moviepy and `add_image` shows one frame."""
+        from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # type: ignore[import-untyped]
+
+        height, width = pixels.shape[-2:]
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        metadata = SummaryMetadata(summary_description="; ".join(dict.fromkeys(self.captions)))
+        value = Summary.Value(tag=tag, image=image, metadata=metadata)
+        logger.experiment._get_file_writer().add_summary(Summary(value=[value]), step)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """A context in which all parts of `module` are in evaluation mode; afterwards each is as it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training
