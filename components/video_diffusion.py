@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from .interfaces import (
     Backbone,
@@ -110,11 +112,11 @@ class VideoDiffusion(LightningModule):
 
     def on_train_batch_start(self, batch: VideoBatch, batch_idx: int) -> None:
         """Seed dropout, which torch draws from its global generator, like all else: by (seed, rank, step)."""
-        torch.manual_seed(self._step_seed(batch_idx))
+        torch.manual_seed(self._step_seeds(batch_idx)[0])
 
     def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Mean loss of a batch; logged for images and videos apart too."""
-        generator = torch.Generator(batch.video.device).manual_seed(self._step_seed(batch_idx) + 1)
+        generator = torch.Generator(batch.video.device).manual_seed(self._step_seeds(batch_idx)[1])
         rand = partial(torch.rand, len(batch), generator=generator, device=generator.device)
         drop = rand() < self.label_dropout
         # One draw in each of B equal parts of (0, 1), in random order: each is uniform, the batch covers all levels.
@@ -161,25 +163,23 @@ class VideoDiffusion(LightningModule):
         """
         if len(seeds) != len(prompt):
             raise ValueError(f"{len(seeds)} seeds for {len(prompt)} prompts: give one seed per video")
-        training = self.training
-        self.eval()
         prompt = prompt.to(self.device)
         noise = torch.stack(
             [torch.randn(*self.shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
         ).to(self.device)
         null = torch.ones(len(prompt), dtype=torch.bool, device=self.device)
-        conditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, ~null))
-        unconditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, null))
-        denoise = self.guidance(conditional, unconditional)
+        levels = self.framework.sampling_levels(self.sampler.num_steps, self.shape)
+        with _evaluating(self):
+            conditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, ~null))
+            unconditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, null))
+            denoise = self.guidance(conditional, unconditional)
 
-        def counted(x: Tensor, sigma: Tensor) -> Tensor:
-            if on_evaluation is not None:
-                on_evaluation()
-            return denoise(x, sigma)
+            def counted(x: Tensor, sigma: Tensor) -> Tensor:
+                if on_evaluation is not None:
+                    on_evaluation()
+                return denoise(x, sigma)
 
-        video = self.sampler(counted, noise, self.framework.sampling_levels(self.sampler.num_steps, self.shape))
-        self.train(training)
-        return video.clamp(-1, 1)
+            return self.sampler(counted, noise, levels).clamp(-1, 1)
 
     def _losses(self, predict: Predict, batch: VideoBatch, quantile: Tensor, noise: Tensor) -> Tensor:
         sigma = self.framework.noise_levels(quantile, self.shape)
@@ -190,7 +190,20 @@ class VideoDiffusion(LightningModule):
             if chosen.any():
                 self.log(f"{name}_{modality}", losses[chosen].mean(), batch_size=int(chosen.sum()))
 
-    def _step_seed(self, batch_idx: int) -> int:
-        """A seed that no other rank or step has."""
-        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))
-        return hash((seed, self.global_rank, self.global_step, batch_idx)) & 0x7FFFFFFFFFFFFFFF
+    def _step_seeds(self, batch_idx: int) -> list[int]:
+        """Two seeds that no other rank or step has: a run that is resumed draws what it would have drawn."""
+        seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
+        place = (seed, self.global_rank, self.global_step, batch_idx)
+        return [int(state) for state in np.random.SeedSequence(place).generate_state(2)]
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """A context in which all parts of `module` are in evaluation mode; afterwards each is as it was."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

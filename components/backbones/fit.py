@@ -203,7 +203,7 @@ class FIT(Backbone):
         self.activation_checkpointing = activation_checkpointing
         self.grid = PatchGrid(shape, patch, group)
         if num_latents % self.grid.num_groups:
-            fits = [round(num_latents / self.grid.num_groups + i) * self.grid.num_groups for i in (0, 1)]
+            fits = [(num_latents // self.grid.num_groups + i) * self.grid.num_groups for i in (0, 1)]
             raise ValueError(
                 f"num_latents={num_latents} is not a multiple of the {self.grid.num_groups} groups; {fits} would fit"
             )
@@ -229,7 +229,7 @@ class FIT(Backbone):
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """See `Backbone.forward`; the state is the latents ``[B, L, D]`` at the end of the previous evaluation."""
-        return self._evaluate(x, c_noise, condition, state, keep=None)
+        return self._evaluate(x, c_noise, condition, state, None)
 
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """The prediction of a second pass that starts from a first one's latents (paper, 3.4; architecture section 4).

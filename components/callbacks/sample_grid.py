@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..interfaces import Prompt, VideoShape
 from ..media import contact_sheet, encode_gif, encode_png, enlarge, grid, to_uint8, write_bytes, write_mp4
@@ -28,7 +28,7 @@ class CanSample(Protocol):
         """The size of its videos."""
 
     def sample(self, prompt: Prompt, seeds: Sequence[int]) -> Tensor:
-        """Videos ``[B, C, T, H, W]`` in [-1, 1], each depending on its own seed alone."""
+        """Videos ``[B, C, T, H, W]`` in [-1, 1], made in evaluation mode, each depending on its own seed alone."""
 
 
 class SampleGrid(Callback):
@@ -132,7 +132,7 @@ class SampleGrid(Callback):
         size = torch.tensor([module.shape.height, module.shape.width], dtype=torch.float32)
         videos = []
         # Not inference_mode: what the model might keep of it could not be used in training.
-        with _evaluating(module), torch.no_grad():
+        with torch.no_grad():
             for start in range(0, len(self.captions), self.batch_size):
                 captions = self.captions[start : start + self.batch_size]
                 prompt = Prompt(captions, torch.full((len(captions),), self.fps), size.expand(len(captions), 2))
@@ -157,15 +157,3 @@ class SampleGrid(Callback):
         metadata = SummaryMetadata(summary_description="; ".join(dict.fromkeys(self.captions)))
         value = Summary.Value(tag=tag, image=image, metadata=metadata)
         logger.experiment._get_file_writer().add_summary(Summary(value=[value]), step)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """A context in which all parts of `module` are in evaluation mode; afterwards each is as it was."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

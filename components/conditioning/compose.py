@@ -1,0 +1,30 @@
+"""Several conditioners as one."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from ..interfaces import Condition, Conditioner, Prompt
+
+
+class Conditioners(Conditioner):
+    """The tokens of several conditioners, side by side in the order given.
+
+    Args:
+        parts: Conditioners of equal width; at least one.
+
+    Raises:
+        ValueError: There are no parts, or their widths differ.
+    """
+
+    def __init__(self, parts: list[Conditioner]) -> None:
+        super().__init__()
+        widths = ", ".join(f"{type(part).__name__} {part.dim}" for part in parts)
+        if len({part.dim for part in parts}) != 1:
+            raise ValueError(f"parts must be conditioners of one dim, at least one of them; given: {widths or 'none'}")
+        self.dim = parts[0].dim
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, prompt: Prompt, drop: Tensor) -> Condition:
+        """Tokens ``[B, S, D]`` of all parts, each of which gets `drop` ``[B]``."""
+        return Condition.cat([part(prompt, drop) for part in self.parts])

@@ -1,0 +1,156 @@
+"""VideoDiffusion: losses, randomness and samples of a small model."""
+
+import math
+
+import pytest
+import torch
+
+from snapvideo.components import EDM, FIT, ClassifierFree, Heun, VideoDiffusion
+from snapvideo.components.conditioning import ByteText, Conditioners, FrameRate, Resolution
+from snapvideo.components.interfaces import Prompt, VideoBatch, VideoShape
+
+SHAPE = VideoShape(num_frames=2, height=8, width=8)
+
+
+def small_model(dim_condition: int = 24, **settings) -> VideoDiffusion:
+    torch.manual_seed(0)
+    backbone = FIT(
+        SHAPE,
+        patch=(1, 4, 4),
+        group=(2, 2, 1),
+        num_latents=4,
+        num_blocks=2,
+        num_latent_layers=1,
+        dim_patch=16,
+        dim_latent=24,
+        dim_condition=dim_condition,
+        patch_head_dim=8,
+        latent_head_dim=8,
+    )
+    torch.nn.init.normal_(backbone.latent_init.norm.weight)
+    conditioner = Conditioners([ByteText(24, width=32), FrameRate(24), Resolution(24)])
+    return VideoDiffusion(backbone, EDM(), conditioner, Heun(3), ClassifierFree(2.0), **settings)
+
+
+def prompt(*captions: str, fps: float = 8.0) -> Prompt:
+    count = len(captions)
+    return Prompt(list(captions), torch.full((count,), fps), torch.full((count, 2), 64.0))
+
+
+def batch() -> VideoBatch:
+    video = torch.rand(4, *SHAPE) * 2 - 1
+    video[2:] = video[2:, :, :1]  # two images: equal frames
+    fps = torch.tensor([8.0, 16.0, math.inf, math.inf])
+    return VideoBatch(["a", "b c", "", "d"], fps, torch.full((4, 2), 64.0), video, list("wxyz"))
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    values = {}
+    monkeypatch.setattr(VideoDiffusion, "log", lambda self, name, value, **_: values.__setitem__(name, value.item()))
+    return values
+
+
+def test_a_sample_depends_on_its_own_seed_and_prompt_alone():
+    model = small_model()
+    together = model.sample(prompt("a red circle", "blue", "a red circle"), [3, 4, 5])
+    assert together.shape == (3, *SHAPE)
+    assert together.abs().max() <= 1
+    alone = model.sample(prompt("a red circle"), [3])
+    torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-4)
+    assert not torch.allclose(together[0], together[2], atol=1e-2)
+    assert torch.equal(model.sample(prompt("a red circle"), [3]), alone)
+
+
+def test_sampling_leaves_the_modes_of_all_parts_and_takes_none_of_the_global_randomness():
+    model = small_model().train()
+    model.backbone.blocks[0].eval()
+    before = torch.get_rng_state()
+    modes = [part.training for part in model.modules()]
+    model.sample(prompt("x"), [0])
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [part.training for part in model.modules()] == modes
+
+
+def test_evaluations_are_counted():
+    calls = []
+    small_model().sample(prompt("x"), [0], on_evaluation=lambda: calls.append(1))
+    assert len(calls) == 2 * 3 - 1
+
+
+def test_without_guidance_a_null_caption_hides_the_text():
+    model = small_model(label_dropout=0.0)
+    model.guidance = ClassifierFree(0.0)
+    one, other = model.sample(prompt("a red circle", "two words"), [1, 1])
+    torch.testing.assert_close(one, other)
+    model.guidance = ClassifierFree(1.0)
+    one, other = model.sample(prompt("a red circle", "two words"), [1, 1])
+    assert not torch.allclose(one, other)
+
+
+def test_images_and_videos_give_finite_losses_logged_apart(logged):
+    model = small_model()
+    loss = model.training_step(batch(), 0)
+    loss.backward()
+    assert loss.isfinite()
+    expected = (logged["train/loss_image"] + logged["train/loss_video"]) / 2
+    assert logged["train/loss"] == pytest.approx(expected)
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_draws_are_a_function_of_seed_rank_and_step(monkeypatch, logged):
+    model = small_model()
+
+    def loss(**place) -> float:
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(place.get("seed", 0)))
+        monkeypatch.setattr(VideoDiffusion, "global_rank", property(lambda self: place.get("rank", 0)))
+        monkeypatch.setattr(VideoDiffusion, "global_step", property(lambda self: place.get("step", 0)))
+        model.on_train_batch_start(data, 0)
+        return model.training_step(data, 0).item()
+
+    data = batch()
+    torch.manual_seed(1)
+    first = loss()
+    torch.manual_seed(2)
+    assert loss() == first
+    assert len({first, loss(seed=1), loss(rank=1), loss(step=1)}) == 4
+
+
+def test_label_dropout_drops_text_at_its_probability(monkeypatch, logged):
+    model, drops = small_model(label_dropout=0.3), []
+    forward = model.conditioner.forward
+    monkeypatch.setattr(model.conditioner, "forward", lambda p, drop: drops.append(drop) or forward(p, drop))
+    for step in range(150):
+        model.training_step(batch(), step)
+    assert torch.cat(drops).float().mean() == pytest.approx(0.3, abs=0.06)  # 3 standard errors of 600 draws
+
+
+def test_validation_is_the_same_whatever_went_before_and_has_all_bands(logged):
+    model, data = small_model().eval(), batch()
+    torch.manual_seed(1)
+    model.validation_step(data, 0)
+    first = dict(logged)
+    torch.manual_seed(2)
+    model.validation_step(data, 0)
+    assert logged == first
+    bands = [logged[f"val/loss/band_{i}"] for i in range(5)]
+    assert logged["val/loss"] == pytest.approx(sum(bands) / 5, rel=1e-5)
+    model.validation_step(data, 1)
+    assert logged != first
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dim_condition": 32}, r"conditioner\.dim=24 must equal backbone\.dim_condition=32"),
+        ({"label_dropout": 1.5}, r"label_dropout=1\.5 must be a probability"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_model(**settings)
+
+
+def test_each_sample_needs_a_seed():
+    with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
+        small_model().sample(prompt("a", "b"), [0])
