@@ -1,0 +1,329 @@
+import hashlib
+import json
+import logging
+import math
+import shutil
+import subprocess
+import sys
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from snapvideo.components.interfaces import VideoShape
+from snapvideo.datamodules import JointFolders
+from snapvideo.datamodules.samples import NothingUsable
+
+SHAPE = VideoShape(num_frames=4, height=8, width=8)
+
+
+@pytest.fixture(autouse=True)
+def no_seed(monkeypatch):
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+
+
+@pytest.fixture
+def folders(files, media) -> dict:
+    """The videos and images of `files` in the folder of `media`, as arguments."""
+    shutil.copytree(files, media.folder, dirs_exist_ok=True)
+    return {"videos": media.folder / "videos", "images": media.folder / "images"}
+
+
+def data(folders, **arguments) -> JointFolders:
+    settings = {"shape": SHAPE, "video_batch_size": 3, "image_batch_size": 2, "fps": [20.0, 10.0, 5.0]}
+    return JointFolders(**{**settings, **folders, **arguments})
+
+
+def batches(datamodule, number) -> list:
+    """Joined training batches without a trainer."""
+    datamodule.setup("fit")
+    return [datamodule.on_after_batch_transfer(parts, 0) for parts in islice(datamodule.train_dataloader(), number)]
+
+
+def fingerprint(batch) -> tuple:
+    """All that a batch shows."""
+    pixels = hashlib.sha256(batch.video.numpy().tobytes()).hexdigest()
+    return (*batch.keys, *batch.captions, *batch.fps.tolist(), *batch.resolution.flatten().tolist(), pixels)
+
+
+class Recorder(LightningModule):
+    """Learns next to nothing and remembers what it saw."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen, self.validated = [], []
+
+    def training_step(self, batch, batch_index):
+        self.seen.append(fingerprint(batch))
+        return (self.weight - batch.video.mean()) ** 2
+
+    def validation_step(self, batch, batch_index):
+        self.validated.append(fingerprint(batch))
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def fit(folder, datamodule, max_steps, ckpt_path=None, **options) -> Recorder:
+    module = Recorder()
+    checkpoint = ModelCheckpoint(folder, save_last=True, every_n_train_steps=1, save_top_k=0)
+    trainer = Trainer(
+        **{"check_val_every_n_epoch": None, "val_check_interval": 2, **options},
+        max_steps=max_steps,
+        accelerator="cpu",
+        logger=False,
+        callbacks=[checkpoint],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    trainer.fit(module, datamodule, ckpt_path=ckpt_path)
+    return module
+
+
+def test_a_batch_joins_videos_and_images(folders):
+    [parts] = islice(ready(data(folders)).train_dataloader(), 1)
+    assert [part.video.dtype for part in parts] == [torch.uint8, torch.uint8]
+    assert [tuple(part.video.shape) for part in parts] == [(3, 3, 4, 8, 8), (2, 3, 1, 8, 8)]
+    [batch] = batches(data(folders), 1)
+    assert batch.video.shape == (5, 3, 4, 8, 8) and batch.video.dtype == torch.float32
+    assert batch.is_image.tolist() == [False] * 3 + [True] * 2
+    assert set(batch.fps[:3].tolist()) <= {20.0, 10.0, 5.0} and batch.fps[3:].tolist() == [math.inf] * 2
+    for key, caption, resolution in zip(batch.keys, batch.captions, batch.resolution.tolist(), strict=True):
+        number = int(key.split(".")[0])
+        if key.endswith(".mp4"):
+            assert caption == f"video {number}" and resolution == [16, 16 + 2 * number]
+        else:
+            assert caption == f"image {number}" and resolution == [20 + number, 30]
+
+
+def ready(datamodule) -> JointFolders:
+    datamodule.setup("fit")
+    return datamodule
+
+
+@pytest.mark.parametrize("modality", ["video", "image"])
+def test_one_modality_alone(folders, modality):
+    arguments = {f"{modality}s": folders[f"{modality}s"], f"{modality}_batch_size": 2}
+    datamodule = JointFolders(SHAPE, **arguments, fps=[10.0])
+    [batch] = batches(datamodule, 1)
+    assert batch.video.shape == (2, 3, 4, 8, 8)
+    assert batch.is_image.tolist() == [modality == "image"] * 2
+
+
+def test_workers_change_nothing(folders, media):
+    media.broken("videos/bad.mp4")
+    expected = [fingerprint(batch) for batch in batches(data(folders), 6)]
+    assert [fingerprint(batch) for batch in batches(data(folders, num_workers=2), 6)] == expected
+
+
+def test_seed_changes_order_and_draws(folders, monkeypatch):
+    first = [fingerprint(batch) for batch in batches(data(folders), 2)]
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    assert [fingerprint(batch) for batch in batches(data(folders), 2)] != first
+
+
+def test_global_random_numbers_are_left_alone(folders):
+    torch.manual_seed(0)
+    batches(data(folders), 1)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    assert after == torch.rand(1)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_resumed_run_sees_what_it_would_have_seen(folders, tmp_path, num_workers):
+    def fresh():
+        return data(folders, holdout=2, num_workers=num_workers)
+
+    whole = fit(tmp_path / "whole", fresh(), 7)
+    start = fit(tmp_path / "parts", fresh(), 3)
+    rest = fit(tmp_path / "parts", fresh(), 7, ckpt_path=tmp_path / "parts/last.ckpt")
+    assert len(whole.seen) == 7 and len(set(whole.seen)) == 7
+    assert start.seen + rest.seen == whole.seen
+    assert start.validated + rest.validated == whole.validated and len(whole.validated) == 3
+
+
+def test_accumulated_steps_resume_too(folders, tmp_path):
+    options = {"accumulate_grad_batches": 2, "val_check_interval": None}
+    whole = fit(tmp_path / "whole", data(folders), 4, **options)
+    fit(tmp_path / "parts", data(folders), 2, **options)
+    rest = fit(tmp_path / "parts", data(folders), 4, ckpt_path=tmp_path / "parts/last.ckpt", **options)
+    assert len(whole.seen) == 8 and rest.seen == whole.seen[4:]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_epochs_go_on_where_the_last_one_stopped(folders, tmp_path, num_workers):
+    options = {"limit_train_batches": 2, "val_check_interval": None, "check_val_every_n_epoch": 1}
+    module = fit(tmp_path, data(folders, num_workers=num_workers), 6, **options)
+    assert module.seen == [fingerprint(batch) for batch in batches(data(folders), 6)]
+
+
+def test_no_holdout_means_no_validation(folders, tmp_path):
+    assert data(folders).val_dataloader() == []
+    assert fit(tmp_path, data(folders), 2).validated == []
+
+
+def test_held_out_samples_are_not_trained_on(folders):
+    datamodule = ready(data(folders, holdout=2))
+    held = {key for parts in datamodule.val_dataloader() for part in parts for key in part.keys}
+    assert len(held) == 4
+    trained = {key for batch in batches(datamodule, 6) for key in batch.keys}
+    assert len(trained) == 9 and not held & trained
+
+
+def test_validation_is_the_same_for_every_seed(folders, monkeypatch):
+    def validation():
+        loader = ready(data(folders, holdout=3)).val_dataloader()
+        assert len(loader) == 2
+        return [[fingerprint(part) for part in parts] for parts in loader]
+
+    first = validation()
+    assert [len(parts) for parts in first] == [2, 1]  # 3 videos and 2 images, then 1 image
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    assert validation() == first
+
+
+def test_new_files_change_little_of_the_holdout(folders, media):
+    def held():
+        loader = ready(data(folders, images=None, image_batch_size=0, holdout=4)).val_dataloader()
+        return {key for parts in loader for part in parts for key in part.keys}
+
+    before = held()
+    media.video("videos/a/new.mp4")
+    assert len(before - held()) <= 1
+
+
+def test_broken_files_are_replaced_and_named_once(folders, media, caplog):
+    media.broken("videos/empty.mp4")
+    media.broken("images/cut.png", b"\x89PNG")
+    media.video("videos/short.mp4", times=[0.0, 0.05])
+    media.video("videos/silent.mp4", caption=None)
+    datamodule = data(folders, num_workers=2)
+    with caplog.at_level(logging.WARNING):
+        shown = batches(datamodule, 16)
+        datamodule.teardown("fit")
+    assert all(len(batch) == 5 for batch in shown)
+    assert not {"empty.mp4", "cut.png", "short.mp4", "silent.mp4"} & {key for batch in shown for key in batch.keys}
+    reasons = {Path(path).name: reason.split(":")[0] for path, reason in datamodule.skipped.items()}
+    expected = {"empty.mp4": "corrupt", "cut.png": "corrupt", "short.mp4": "too short", "silent.mp4": "no caption"}
+    assert reasons == expected
+    lines = [record.getMessage() for record in caplog.records]
+    for name in ("empty.mp4", "cut.png", "short.mp4"):
+        assert sum(line.startswith("skipped ") and f"{name}: " in line for line in lines) == 1
+    assert sum("1 of 11 videos" in line and "silent.mp4: no caption" in line for line in lines) == 1
+    assert "4 files could not be used: 2 corrupt, " in caplog.text
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_error_when_no_file_can_be_decoded(media, num_workers):
+    for i in range(3):
+        media.broken(f"{i}.mp4")
+    media.video("3.mp4", times=[0.0])
+    datamodule = JointFolders(SHAPE, videos=media.folder, video_batch_size=2, fps=[10.0], num_workers=num_workers)
+    with pytest.raises(NothingUsable, match=r"none of 4 files .*\(3 corrupt, 1 too short\); for example .\.mp4"):
+        batches(datamodule, 1)
+
+
+def test_error_of_an_empty_folder(media):
+    with pytest.raises(NothingUsable, match="holds no image file"):
+        JointFolders(SHAPE, images=media.folder, image_batch_size=1).setup("fit")
+
+
+def test_folders_may_name_home_and_variables(folders, media, monkeypatch):
+    monkeypatch.setenv("DATA", "images")
+    monkeypatch.setenv("HOME", str(media.folder))
+    assert len(batches(data({"videos": Path("~/videos"), "images": Path("~/$DATA")}), 1)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"videos": None, "images": None}, "videos and images are both missing"),
+        ({"videos": None}, "videos is None and video_batch_size is 3"),
+        ({"image_batch_size": 0}, r"images is .* and image_batch_size is 0"),
+        ({"image_batch_size": -1}, r"image_batch_size is -1"),
+        ({"fps": []}, r"fps is \[\]"),
+        ({"fps": [24.0, 0.0]}, r"fps is \[24.0, 0.0\]"),
+        ({"holdout": -1}, "holdout is -1"),
+        ({"shape": VideoShape(4, 8, 8, channels=1)}, "shape.channels is 1"),
+    ],
+)
+def test_errors_of_arguments(folders, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data(folders, **arguments)
+
+
+def test_error_of_a_holdout_that_leaves_nothing(folders):
+    with pytest.raises(ValueError, match=r"holdout is 5, but .* has 5 images"):
+        data(folders, holdout=5).setup("fit")
+
+
+def test_configuration_by_name(folders):
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(JointFolders, "data")
+    text = {"videos": str(folders["videos"]), "video_batch_size": 2, "fps": [10, 5]}
+    init = {"shape": {"num_frames": 4, "height": 8, "width": 8}, **text}
+    config = parser.parse_object({"data": {"class_path": "snapvideo.datamodules.JointFolders", "init_args": init}})
+    datamodule = parser.instantiate(config).data
+    assert isinstance(datamodule, JointFolders) and len(batches(datamodule, 1)[0]) == 2
+
+
+RANKS = """
+import json, sys
+from pathlib import Path
+from lightning.pytorch import LightningModule, Trainer
+import torch
+from snapvideo.components.interfaces import VideoShape
+from snapvideo.datamodules import JointFolders
+
+class Keys(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = {"train": [], "validation": []}
+    def training_step(self, batch, index):
+        self.seen["train"].append(batch.keys)
+        return self.weight * batch.video.mean()
+    def validation_step(self, batch, index):
+        self.seen["validation"].append(batch.keys)
+    def on_fit_end(self):
+        Path(sys.argv[1], f"{self.global_rank}.json").write_text(json.dumps(self.seen))
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+if __name__ == "__main__":
+    root = Path(sys.argv[1])
+    data = JointFolders(VideoShape(4, 8, 8), root / "videos", root / "images", 2, 1, fps=[10.0], holdout=3)
+    Trainer(max_steps=4, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, val_check_interval=2, check_val_every_n_epoch=None).fit(Keys(), data)
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_batches_of_one(folders, media):
+    """Without any setting: the Trainer does not put its own sampler in the place of ours."""
+    script = media.folder / "ranks.py"
+    script.write_text(RANKS)
+    subprocess.run([sys.executable, script, media.folder], check=True, timeout=120)
+    first, second = (json.loads((media.folder / f"{rank}.json").read_text()) for rank in range(2))
+    whole = batches(data(folders, video_batch_size=4, image_batch_size=2, fps=[10.0], holdout=3), 4)
+    together = [sorted(a + b) for a, b in zip(first["train"], second["train"], strict=True)]
+    assert together == [sorted(batch.keys) for batch in whole]
+    assert len(first["validation"]) == len(second["validation"])
+    held = {key for seen in (first, second) for keys in seen["validation"] for key in keys}
+    assert len(held) == 6
+
+
+def test_real_files(real_data):
+    """Every real file is used in a run over all of them."""
+    arguments = {"videos": real_data / "videos", "images": real_data / "images"}
+    datamodule = JointFolders(SHAPE, **arguments, video_batch_size=4, image_batch_size=5)
+    seen = {key for batch in batches(datamodule, 6) for key in batch.keys}
+    assert len(seen) == 54 and datamodule.skipped == {}
