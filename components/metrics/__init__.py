@@ -1,0 +1,5 @@
+"""Metrics of generated videos."""
+
+from .shapes import ShapeAccuracy
+
+__all__ = ["ShapeAccuracy"]

@@ -142,7 +142,7 @@ def read_scene(video: Tensor) -> SeenScene:
     """Measure what a video shows. Deterministic; made for 24 to 64 pixels, mild blur and mild noise.
 
     The background is the median of the border. The foreground is what differs from it by more than half of the largest
-    differences; a pixel's hue assigns it to a colour, and each colour with a fair share of the foreground is a thing.
+    differences. A pixel's hue assigns it to a colour, and the largest piece of each colour, unless a speck, is a thing.
 
     Args:
         video: uint8 ``[C, T, H, W]``.
@@ -163,14 +163,20 @@ def read_scene(video: Tensor) -> SeenScene:
         return SeenScene((), background, 0.0)
 
     masks = {name: foreground & mask for name, mask in _by_hue(frames).items()}
-    areas = {name: float(mask.float().mean()) for name, mask in masks.items()}
-    least = max(0.01, 0.1 * max(areas.values()))
-    names = sorted((name for name in COLOURS if areas[name] > least), key=lambda name: -areas[name])
-    pieces = {name: _largest_piece(masks[name]) for name in names}
+    pieces = {name: _largest_piece(mask) for name, mask in masks.items() if _area(mask) > 0.01}
+    least = max([0.01] + [0.1 * _area(piece) for piece in pieces.values()])
+    # Specks of noise make no thing: most of a colour lies in one piece.
+    names = [name for name in pieces if _area(pieces[name]) > max(least, 0.35 * _area(masks[name]))]
+    names.sort(key=lambda name: _area(pieces[name]), reverse=True)
     things = tuple(SeenThing(name, *_shape_and_direction(distance, pieces[name])) for name in names)
     whole = reduce(foreground.float(), "t h w -> t", "sum")
-    in_pieces = sum((reduce(piece.float(), "t h w -> t", "sum") for piece in pieces.values()), torch.zeros_like(whole))
+    in_pieces = sum((reduce(pieces[name].float(), "t h w -> t", "sum") for name in names), torch.zeros_like(whole))
     return SeenScene(things, background, float((in_pieces / whole.clamp(min=1)).mean()))
+
+
+def _area(mask: Tensor) -> float:
+    """Share of the frame, mean of the frames, of a mask ``[T, H, W]``."""
+    return float(mask.float().mean())
 
 
 def _by_hue(frames: Tensor) -> dict[str, Tensor]:
