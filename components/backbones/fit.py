@@ -126,12 +126,13 @@ class LatentInit(nn.Module):
     Args:
         num_latents: Latents, L.
         dim: Their width.
+        std: Standard deviation of the table before training.
     """
 
-    def __init__(self, num_latents: int, dim: int) -> None:
+    def __init__(self, num_latents: int, dim: int, std: float) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(num_latents, dim))
-        nn.init.normal_(self.table, std=0.02)
+        nn.init.normal_(self.table, std=std)
         self.feed_forward = FeedForward(dim)
         self.norm = layer_norm(dim)
         nn.init.zeros_(self.norm.weight)
@@ -170,6 +171,8 @@ class FIT(Backbone):
         dropout: Dropout in the latent layers' feed-forward, 0..1.
         self_conditioning: Probability in training that a sample starts from the latents of a previous pass, 0..1.
         position: Learned patch positions: a full table, or one for frames and one for rows and columns, summed.
+        table_std: Standard deviation of the positions and latents before training (FIT: 0.02). A larger one, against
+            patch tokens of unit variance, lets latents and patches tell places apart from the first step.
         qk_norm: Normalise queries and keys per head (not in the paper).
         activation_checkpointing: Recompute each block in the backward pass, to save memory.
 
@@ -193,6 +196,7 @@ class FIT(Backbone):
         dropout: float = 0.1,
         self_conditioning: float = 0.9,
         position: Literal["full", "factorized"] = "full",
+        table_std: float = 0.02,
         qk_norm: bool = False,
         activation_checkpointing: bool = False,
     ) -> None:
@@ -209,8 +213,8 @@ class FIT(Backbone):
             )
 
         self.stem = nn.Sequential(xavier_linear(self.grid.patch_dim, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
-        self.positions = PatchPositions(self.grid, dim_patch, position)
-        self.latent_init = LatentInit(num_latents, dim_latent)
+        self.positions = PatchPositions(self.grid, dim_patch, position, table_std)
+        self.latent_init = LatentInit(num_latents, dim_latent, table_std)
         self.noise_token = ScalarToken(dim_condition, hidden=4 * dim_patch)
         self.blocks = nn.ModuleList(
             FITBlock(
@@ -277,14 +281,15 @@ class PatchPositions(nn.Module):
         grid: How patches are laid out.
         dim: Width of the tokens.
         position: ``full``: a row per patch; ``factorized``: a row per frame and a row per place in the frame, summed.
+        std: Standard deviation of the tables before training.
     """
 
-    def __init__(self, grid: PatchGrid, dim: int, position: Literal["full", "factorized"]) -> None:
+    def __init__(self, grid: PatchGrid, dim: int, position: Literal["full", "factorized"], std: float) -> None:
         super().__init__()
         self.grid = grid
         frames, rows, columns = grid.patches
         sizes = [(frames, rows, columns)] if position == "full" else [(frames, 1, 1), (1, rows, columns)]
-        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(*size, dim), std=0.02) for size in sizes)
+        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(*size, dim), std=std) for size in sizes)
 
     def forward(self, patches: Tensor) -> Tensor:
         """Tokens ``[(B G), n, D]`` in and out."""
