@@ -1,0 +1,56 @@
+# Needs python3 with venv, and make. `make help` lists the targets.
+
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A constraint that the environment gives is kept. `make install CONSTRAINTS=` leaves ours out: for another build of torch.
+CONSTRAINTS ?= constraints.txt
+PIP := PIP_CONSTRAINT="$(strip $(CONSTRAINTS) $(PIP_CONSTRAINT))" $(BIN)/python -m pip
+
+.DEFAULT_GOAL := help
+.PHONY: help install test lint types test-fast test-slow demo docs wheel format clean
+
+help:  ## List the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## Make .venv and install the package with its tools; again when a version changes.
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(PIP) install -e '.[dev,docs]'
+	@touch $@
+
+test: lint types test-fast  ## Lint, check types, run the tests (not the slow ones).
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+test-fast: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+
+test-slow: install  ## Run the slow tests.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+demo: install  ## Sample a shipped model, train a small one, sample that.
+	$(BIN)/snapvideo sample demo "a red circle moves left"
+	$(BIN)/snapvideo fit -c demo
+	$(BIN)/snapvideo sample runs/demo/latest "a red circle moves left"
+
+docs: install  ## Build the documentation in docs/_build/html.
+	rm -rf docs/api/generated  # a page of a module that is gone would fail
+	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
+
+wheel: install  ## Build the wheel in dist/.
+	$(PIP) wheel --no-deps --wheel-dir dist .
+
+format: install  ## Format the code and apply the safe fixes of the linter.
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:  ## Remove builds and caches; .venv and runs/ stay.
+	rm -rf build dist docs/_build docs/api/generated docs/jupyter_execute .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find components datamodules recipes tests docs -name __pycache__ -type d -prune -exec rm -rf {} +

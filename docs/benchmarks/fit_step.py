@@ -1,0 +1,123 @@
+"""How much of a FIT training step is spent in matrix products: its rate against this machine's own, in one run.
+
+    python docs/benchmarks/fit_step.py
+
+A FIT of 25M parameters (16 frames of 36x64, batch 2, float32, 2 threads) takes forward and backward passes, in turn with
+plain matrix products; rates are medians. Peak memory is measured with and without activation checkpointing, each in a
+process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+from snapvideo.components import FIT
+from snapvideo.components.interfaces import Condition, VideoShape
+
+BATCH = 2
+
+
+def make_fit(checkpointing: bool) -> FIT:
+    """25M parameters; the shares of the widths are those of the paper's FIT 500M."""
+    return FIT(
+        VideoShape(num_frames=16, height=36, width=64),
+        num_latents=256,
+        num_blocks=4,
+        num_latent_layers=5,
+        dim_patch=192,
+        dim_latent=256,
+        dim_condition=192,
+        patch_head_dim=48,
+        latent_head_dim=64,
+        self_conditioning=0.0,
+        activation_checkpointing=checkpointing,
+    )
+
+
+def make_step(fit: FIT) -> Callable[[], None]:
+    """Forward and backward of one batch."""
+    x, c_noise = torch.randn(BATCH, *fit.shape), torch.randn(BATCH)
+    condition = Condition(torch.randn(BATCH, 66, 192), torch.ones(BATCH, 66, dtype=torch.bool))
+    generator = torch.Generator().manual_seed(0)
+
+    def step() -> None:
+        fit.zero_grad()
+        fit.train_forward(x, c_noise, condition, generator).square().mean().backward()
+
+    return step
+
+
+def seconds(call: Callable[[], None]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def rates(rounds: int) -> None:
+    """Print the step's GFLOP/s as a share of the matrix products', and where its time goes."""
+    fit = make_fit(checkpointing=False)
+    step = make_step(fit)
+    a, b, out = torch.randn(2048, 2048), torch.randn(2048, 2048), torch.empty(2048, 2048)
+
+    def product() -> None:
+        torch.mm(a, b, out=out)
+
+    with FlopCounterMode(display=False) as counter:
+        step()
+    step_flops, product_flops = counter.get_total_flops(), 2 * 2048**3
+    for _ in range(3):
+        step(), product()
+    times = [(seconds(step), seconds(product)) for _ in range(rounds)]
+    step_rate = statistics.median(step_flops / s / 1e9 for s, _ in times)
+    product_rate = statistics.median(product_flops / p / 1e9 for _, p in times)
+    parameters = sum(p.numel() for p in fit.parameters())
+    print(f"parameters {parameters / 1e6:.1f}M, batch {BATCH}, {step_flops / 1e9:.1f} GFLOP forward and backward")
+    print(f"step {step_rate:.0f} GFLOP/s, matrix products {product_rate:.0f} GFLOP/s: {step_rate / product_rate:.0%}")
+    shares = [product_flops / p * s / step_flops for s, p in times]
+    print(f"share by pair of neighbours: median {statistics.median(1 / s for s in shares):.0%}")
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        for _ in range(3):
+            step()
+    print(record.key_averages().table(sort_by="self_cpu_time_total", row_limit=14, max_name_column_width=48))
+
+
+def peak(checkpointing: bool) -> None:
+    """Print the peak memory of this process after a few steps."""
+    step = make_step(make_fit(checkpointing))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for _ in range(3):
+        step()
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(f"checkpointing {checkpointing}: peak {after / 2**20:.2f} GiB, {(after - before) / 2**20:.2f} GiB of it the step")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--peak", choices=["plain", "checkpointing"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    torch.manual_seed(0)
+    if arguments.peak:
+        peak(arguments.peak == "checkpointing")
+        return
+    rates(arguments.rounds)
+    for variant in ("plain", "checkpointing"):
+        subprocess.run([sys.executable, __file__, "--threads", str(arguments.threads), "--peak", variant], check=True)
+
+
+if __name__ == "__main__":
+    main()
