@@ -1,0 +1,76 @@
+"""The command ``snapvideo``: finds the verb, runs it, and turns errors into one screen.
+
+Nothing heavy is imported before the verb is known, so that ``snapvideo --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+
+from .errors import UserError, did_you_mean, exit_code, message
+
+VERBS = {
+    "fit": ("train", "train a model by a recipe"),
+    "validate": ("train", "measure the loss of a trained model, by noise band"),
+    "test": ("train", "score samples of a trained model"),
+    "predict": ("train", "run a trained model on the data of a recipe"),
+    "sample": ("sample", "make videos of texts with a trained or shipped model"),
+    "recipe": ("recipe", "list, show and copy the shipped recipes"),
+    "data": ("data", "generate data to train on"),
+}
+"""Verb -> (module in `commands` that runs it, what it does)."""
+
+HELP = """\
+usage: snapvideo VERB ...
+
+{verbs}
+
+  snapvideo fit -c demo --smoke     see that all works, in seconds
+  snapvideo fit -c demo             train on generated data
+  snapvideo sample runs/demo/latest "a red circle moves left"
+
+snapvideo VERB --help says more; --debug after any verb shows the traceback of an error; --version shows the version."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: Its words, without the name of the program; None: those of this process.
+
+    Returns:
+        The exit code: 0; 2: a setting or an argument is wrong; 3: the data cannot be used; 1: anything else.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(HELP.format(verbs="\n".join(f"  {verb:10}{text}" for verb, (_, text) in VERBS.items())))
+        return 0
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"snapvideo {version('snapvideo')}")
+        return 0
+    verb, *words = argv
+    try:
+        if verb not in VERBS:
+            raise UserError(f"'{verb}' is not a verb.{did_you_mean(verb, VERBS)}\nverbs: {', '.join(VERBS)}")
+        command = importlib.import_module(f".commands.{VERBS[verb][0]}", __package__)
+        command.run(verb, [word for word in words if word != "--debug"])
+    except SystemExit as end:  # of parsers that printed help, and of Lightning when it is interrupted
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except KeyboardInterrupt:
+        return 130  # what a shell says of a program that was interrupted
+    except Exception as error:
+        code = exit_code(error)
+        if code is None or "--debug" in words:
+            traceback.print_exc()
+        if code is not None:
+            print(f"error: {message(error)}", file=sys.stderr)
+        return code or 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

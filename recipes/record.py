@@ -1,0 +1,147 @@
+"""What a training writes into its run folder beside metrics and samples: the resolved recipe, its origin, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from lightning.fabric.loggers import CSVLogger as PlainCSVLogger
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger
+
+from ..components.interfaces import VideoBatch
+from ..components.media import write_bytes
+from .shipped import CONFIG, LATEST
+
+PACKAGES = ("snapvideo", "torch", "lightning", "jsonargparse", "transformers", "av", "numpy")
+
+
+class Metrics(CSVLogger):
+    """``metrics.csv`` in the run folder, without the empty ``hparams.yaml`` that Lightning's own adds.
+
+    Args:
+        run: The run folder.
+    """
+
+    experiment = PlainCSVLogger.experiment  # type: ignore[assignment]
+
+    def __init__(self, run: Path) -> None:
+        super().__init__(run, name="", version="")
+
+
+class Checkpoint(ModelCheckpoint):
+    """Saves ``checkpoints/step=....ckpt`` every so many steps, at the end and when training is interrupted.
+
+    ``checkpoints/last.ckpt`` is a link to the newest.
+
+    Args:
+        every_n_steps: Optimizer steps from one checkpoint to the next.
+        keep_all: Keep all of them, not the newest only.
+    """
+
+    def __init__(self, every_n_steps: int = 1000, keep_all: bool = False) -> None:
+        super().__init__(
+            filename="{step:08d}",
+            save_last="link",
+            save_top_k=-1 if keep_all else 1,
+            save_on_exception=True,
+            every_n_train_steps=every_n_steps,
+            enable_version_counter=False,
+        )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last step too; `on_train_end` is too late, since EMA has then replaced the training weights."""
+        if not self._should_skip_saving_checkpoint(trainer):
+            metrics = self._monitor_candidates(trainer)
+            self._save_topk_checkpoint(trainer, metrics)
+            self._save_last_checkpoint(trainer, metrics)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: a resumed training has a folder of its own, and a checkpoint holds no paths."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing."""
+
+
+class Record(SaveConfigCallback):
+    """Writes ``config.yaml``, the resolved recipe, and ``env.json``, how it was run, and points ``latest`` to the run.
+
+    It counts clips and seconds, also across resumes; both are in every checkpoint.
+
+    Args:
+        parser: Parser of the recipe.
+        config: The resolved recipe.
+        command: Words of the command that was given.
+    """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, command: list[str]) -> None:
+        super().__init__(parser, config)
+        self.command = shlex.join(command)
+        self.clips = 0
+        self.seconds = 0.0
+        self._resumed_at = 0.0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write the files, on the first rank."""
+        run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
+        if trainer.is_global_zero:
+            config = self.parser.dump(self.config.clone(), skip_none=False)
+            write_bytes(run / CONFIG, config.encode())
+            environment = {"command": self.command, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            write_bytes(run / "env.json", json.dumps(environment | environment_of(trainer), indent=1).encode())
+            point_latest(run)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._resumed_at = time.monotonic() - self.seconds
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int
+    ) -> None:
+        """Count."""
+        self.clips += len(batch) * trainer.world_size
+        self.seconds = time.monotonic() - self._resumed_at
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts, and the command."""
+        return {"clips": self.clips, "seconds": self.seconds, "command": self.command}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The counts."""
+        self.clips, self.seconds = state_dict["clips"], state_dict["seconds"]
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def environment_of(trainer: Trainer) -> dict[str, Any]:
+    """What a run depends on besides its recipe."""
+    device = trainer.strategy.root_device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["cpu_name"]
+    return {
+        "versions": versions(),
+        "platform": platform.platform(),
+        "device": f"{trainer.world_size} x {device.type} ({name})",
+        "precision": trainer.precision,
+    }
+
+
+def point_latest(run: Path) -> None:
+    """Let the link ``latest`` beside a run folder point to it, at once and relative, so that ``runs`` can be moved."""
+    temporary = run.with_name(f".{LATEST}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(run.name)
+    os.replace(temporary, run.with_name(LATEST))

@@ -1,0 +1,52 @@
+"""The recipes that come with the package, and what a name on the command line stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .errors import UserError, did_you_mean
+
+HERE = Path(__file__).parent
+OVERLAYS = "overlays"
+SMOKE = HERE / OVERLAYS / "smoke.yaml"
+CONFIG = "config.yaml"
+LATEST = "latest"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name and file of each recipe: ``demo``, ``overlays/smoke``."""
+    files = sorted(HERE.glob("*.yaml")) + sorted((HERE / OVERLAYS).glob("*.yaml"))
+    return {file.relative_to(HERE).with_suffix("").as_posix(): file for file in files}
+
+
+def find_recipe(name: str) -> Path:
+    """The file that `name` stands for: an existing file, the config of a run folder, or a shipped recipe.
+
+    Raises:
+        UserError: There is none.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    for folder in (path, path / LATEST):
+        if (folder / CONFIG).is_file():
+            return folder / CONFIG
+    recipes = shipped_recipes()
+    shipped = recipes.get(name.removesuffix(".yaml"))
+    if shipped is None:
+        raise UserError(
+            f"-c {name}: no such file, run folder or shipped recipe.{did_you_mean(name, recipes)}\n"
+            f"shipped recipes: {', '.join(recipes)}"
+        )
+    return shipped
+
+
+def recipe_name(file: Path) -> str:
+    """What runs of a recipe are called: its stem; for the config of a run, the folder that holds the run."""
+    return file.resolve().parent.parent.name if file.name == CONFIG else file.stem
+
+
+def summary(file: Path) -> str:
+    """The first line of a recipe's header: what it is."""
+    first = file.read_text(encoding="utf-8").split("\n", 1)[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
