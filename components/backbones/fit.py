@@ -205,7 +205,7 @@ class FIT(Backbone):
         self.dim_condition = dim_condition
         self.self_conditioning = self_conditioning
         self.activation_checkpointing = activation_checkpointing
-        self.grid = PatchGrid(shape, patch, group)
+        self.grid = PatchGrid((shape.num_frames, shape.height, shape.width), patch, group, shape.channels)
         if num_latents % self.grid.num_groups:
             fits = [(num_latents // self.grid.num_groups + i) * self.grid.num_groups for i in (0, 1)]
             raise ValueError(

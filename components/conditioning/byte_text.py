@@ -58,7 +58,7 @@ class ByteText(Conditioner):
         super().__init__()
         self.dim = dim
         # Words and positions start distinct and on one scale: with N(0, 0.02) for either, as is usual, learning which
-        # attribute belongs to which object took 2 to 20 times as many steps (bag rows are N(0, 1) by default).
+        # attribute belongs to which object took several times as many steps (bag rows are N(0, 1) by default).
         self.ngrams = nn.EmbeddingBag(num_rows, row_width, mode="mean")
         self.embed = nn.Sequential(nn.Linear(row_width, width), nn.LayerNorm(width))
         self.position = nn.Parameter(0.5 * torch.randn(max_words, width))

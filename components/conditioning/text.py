@@ -151,7 +151,7 @@ class Pretrained:
             if os.path.isdir(self.name):
                 fix = "the folder must hold config.json, model.safetensors and the tokenizer, as save_pretrained writes"
             elif self.name.startswith((".", os.sep)) or self.name.count("/") > 1:
-                fix = "there is no such folder"
+                cause, fix = "there is no such folder", "give a folder, or an id on huggingface.co"
             else:
                 fix = (
                     f"check the id on huggingface.co. Without a network: `hf download {self.name}` while there is one, "

@@ -8,8 +8,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ..interfaces import VideoShape
-
 Size3 = tuple[int, int, int]
 
 
@@ -22,17 +20,19 @@ class PatchGrid:
     row-major order of (T, H, W). What patches and groups do not fill is padded at the bottom and right.
 
     Args:
-        shape: Size of the video.
+        size: Frames, rows and columns of the video.
         patch: Pixels per patch, (T, H, W).
         group: Patches per group, (T, H, W).
+        channels: Channels of the video.
 
     Raises:
         ValueError: Groups of patches don't fill the video: no padding is allowed along T, one patch along H and W.
     """
 
-    shape: VideoShape
+    size: Size3
     patch: Size3
     group: Size3
+    channels: int = 3
 
     def __post_init__(self) -> None:
         for name in ("patch", "group"):
@@ -40,7 +40,7 @@ class PatchGrid:
             if len(size) != 3 or min(size) < 1:
                 raise ValueError(f"{name}={list(size)} must be three sizes of at least 1: frames, rows, columns")
         slack = (0, *self.patch[1:])
-        for axis, length, patch, group, most in zip("THW", self._lengths, self.patch, self.group, slack, strict=True):
+        for axis, length, patch, group, most in zip("THW", self.size, self.patch, self.group, slack, strict=True):
             padding = -length % (patch * group)
             if padding > most:
                 patches = [p for p in range(1, length + 1) if -length % p <= (0 if axis == "T" else p)]
@@ -54,7 +54,7 @@ class PatchGrid:
     @property
     def grid(self) -> Size3:
         """Groups along (T, H, W)."""
-        t, h, w = (-(-s // (p * g)) for s, p, g in zip(self._lengths, self.patch, self.group, strict=True))
+        t, h, w = (-(-s // (p * g)) for s, p, g in zip(self.size, self.patch, self.group, strict=True))
         return t, h, w
 
     @property
@@ -71,9 +71,9 @@ class PatchGrid:
 
     @property
     def patch_dim(self) -> int:
-        """Values in a patch of `shape.channels` channels."""
+        """Values in a patch, channels included."""
         t, h, w = self.patch
-        return self.shape.channels * t * h * w
+        return self.channels * t * h * w
 
     def to_groups(self, video: Tensor) -> Tensor:
         """Patches ``[(B G), n, patch_dim]`` of a video ``[B, C, T, H, W]``."""
@@ -99,15 +99,12 @@ class PatchGrid:
             **self._group_axes(),
             **self._patch_axes(),
         )
-        return video[:, :, : self.shape.num_frames, : self.shape.height, : self.shape.width]
+        frames, rows, columns = self.size
+        return video[:, :, :frames, :rows, :columns]
 
     def group_table(self, table: Tensor) -> Tensor:
         """A table of all patches ``[T, H, W, D]`` (patch grid) in group-major order ``[G, n, D]``."""
         return rearrange(table, "(gt nt) (gh nh) (gw nw) d -> (gt gh gw) (nt nh nw) d", **self._group_axes())
-
-    @property
-    def _lengths(self) -> Size3:
-        return self.shape.num_frames, self.shape.height, self.shape.width
 
     def _group_axes(self) -> dict[str, int]:
         return dict(zip(("nt", "nh", "nw"), self.group, strict=True))

@@ -304,8 +304,8 @@ class ShapeAccuracy(Metric):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add_state("right", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("count", torch.zeros(len(self.names), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("right", torch.zeros(len(self.names)), dist_reduce_fx="sum")
+        self.add_state("count", torch.zeros(len(self.names)), dist_reduce_fx="sum")
 
     def update(self, videos: Tensor, captions: Sequence[str]) -> None:
         """Read and score videos.
@@ -329,7 +329,7 @@ class ShapeAccuracy(Metric):
 
     def compute(self) -> dict[str, Tensor]:
         """Each share by its name."""
-        return dict(zip(self.names, (self.right / self.count).float(), strict=True))
+        return dict(zip(self.names, self.right / self.count, strict=True))
 
 
 def _scores(asked: AskedScene, seen: SeenScene) -> tuple[float | None, ...]:

@@ -311,7 +311,7 @@ def test_two_processes_share_the_batches_of_one(folders, media):
     """Without any setting: the Trainer does not put its own sampler in the place of ours."""
     script = media.folder / "ranks.py"
     script.write_text(RANKS)
-    subprocess.run([sys.executable, script, media.folder], check=True, timeout=120)
+    subprocess.run([sys.executable, script, media.folder], check=True, timeout=300)
     first, second = (json.loads((media.folder / f"{rank}.json").read_text()) for rank in range(2))
     whole = batches(data(folders, video_batch_size=4, image_batch_size=2, fps=[10.0], holdout=3), 4)
     together = [sorted(a + b) for a, b in zip(first["train"], second["train"], strict=True)]
