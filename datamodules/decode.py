@@ -122,8 +122,8 @@ def decode_video(path: Path, shape: VideoShape, fps: Sequence[float], generator:
         generator: Source of both draws.
 
     Raises:
-        Unusable: "corrupt", "no video stream", "too large", "too short" (for every candidate), or "too slow" (its
-            native rate is below every candidate).
+        Unusable: "corrupt", "no video stream", "unknown codec", "too large", "too short" (for every candidate), or
+            "frame rate too low" (its native rate is below every candidate).
     """
     try:
         with av.open(path, metadata_errors="ignore") as container:
@@ -196,7 +196,7 @@ def _draw_times(
     """A frame rate, and the offset of the first frame in seconds."""
     native = [rate for rate in fps if rate <= 1.01 * extent.rate]  # 24 frames per second fit 23.976
     if not native:
-        raise Unusable("too slow", f"{extent.rate:.2f} frames per second; {min(fps):g} or more are needed")
+        raise Unusable("frame rate too low", f"{extent.rate:.2f} frames per second; {min(fps):g} or more are needed")
     fitting = [rate for rate in native if (num_frames - 1) / rate <= extent.duration]
     if not fitting:
         needed = f"{num_frames} frames need {(num_frames - 1) / max(native):.2f} s at {max(native):g}"

@@ -92,7 +92,7 @@ class FolderClips(Dataset[list[VideoBatch]]):
 
 
 class JointFolders(LightningDataModule):
-    """Captioned videos and images from two folders, as many of each in every batch.
+    """Captioned videos and images from two folders, always so many of each in a batch.
 
     The order of the data is a function of the seed (``seed_everything``) and the step alone: it does not depend on the
     number of workers, 2 ranks with batches of 4 see together what 1 rank with batches of 8 sees, and a run resumed at

@@ -2,9 +2,9 @@
 
     python docs/benchmarks/fit_step.py
 
-A FIT of 25M parameters (16 frames of 36x64, batch 2, float32, 2 threads) takes forward and backward passes, in turn with
-plain matrix products; rates are medians. Peak memory is measured with and without activation checkpointing, each in a
-process of its own.
+A FIT of 25M parameters (16 frames of 36x64, batch 2, float32, 2 threads) takes forward and backward passes, in turn
+with plain matrix products; rates are medians. Peak memory is measured with and without activation checkpointing, each
+in a process of its own.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def peak(checkpointing: bool) -> None:
     for _ in range(3):
         step()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(f"checkpointing {checkpointing}: peak {after / 2**20:.2f} GiB, {(after - before) / 2**20:.2f} GiB of it the step")
+    print(
+        f"checkpointing {checkpointing}: peak {after / 2**20:.2f} GiB, {(after - before) / 2**20:.2f} GiB of it the step"
+    )
 
 
 def main() -> None:
