@@ -99,9 +99,8 @@ def peak(checkpointing: bool) -> None:
     for _ in range(3):
         step()
     after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(
-        f"checkpointing {checkpointing}: peak {after / 2**20:.2f} GiB, {(after - before) / 2**20:.2f} GiB of it the step"
-    )
+    step_peak = (after - before) / 2**20
+    print(f"checkpointing {checkpointing}: peak {after / 2**20:.2f} GiB, of it {step_peak:.2f} GiB in the step")
 
 
 def main() -> None:
