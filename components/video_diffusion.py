@@ -149,6 +149,15 @@ class VideoDiffusion(LightningModule):
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
         self._log_modalities("val/loss", losses, batch)
 
+    def test_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
+        """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to score."""
+        return self.predict_step(batch, batch_idx)
+
+    def predict_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
+        """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to write; seeds are places in the data."""
+        first = (batch_idx * self.trainer.world_size + self.global_rank) * len(batch)
+        return self.sample(batch, range(first, first + len(batch)))
+
     @torch.no_grad()
     def sample(self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object] | None = None) -> Tensor:
         """Videos ``[B, C, T, H, W]`` in [-1, 1] for a prompt, in evaluation mode.

@@ -176,6 +176,14 @@ class JointFolders(LightningDataModule):
         batches = validation_batches(_sizes(self._validation), self._batch_sizes, *self._place())
         return self._loader(self._validation, SharedOut(batches), seed=0)
 
+    def test_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+        """The samples of `val_dataloader`."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+        """The samples of `val_dataloader`."""
+        return self.val_dataloader()
+
     def on_after_batch_transfer(self, batch: list[VideoBatch], dataloader_idx: int) -> VideoBatch:
         """Join videos and images on the device, and name the files that could not be used."""
         joint = VideoBatch.join(batch, self.shape.num_frames)
