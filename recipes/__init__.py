@@ -1,0 +1,1 @@
+"""The command line, the recipes that it runs, and run folders."""

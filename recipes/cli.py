@@ -14,8 +14,8 @@ from .errors import UserError, did_you_mean, exit_code, message
 VERBS = {
     "fit": ("train", "train a model by a recipe"),
     "validate": ("train", "measure the loss of a trained model, by noise band"),
-    "test": ("train", "score samples of a trained model"),
-    "predict": ("train", "run a trained model on the data of a recipe"),
+    "test": ("train", "test a trained model, where it defines how"),
+    "predict": ("train", "run a trained model on data, where it defines how"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "recipe": ("recipe", "list, show and copy the shipped recipes"),
     "data": ("data", "generate data to train on"),

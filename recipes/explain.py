@@ -13,13 +13,12 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
 
 from lightning.pytorch import LightningDataModule
 
 from .errors import did_you_mean
 
-_NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class 'NoneType'>", "Expected a path")
+_NOISE = ("Does not validate", "Subtypes:", "Errors:", "Given", "Expected a <class 'NoneType'>", "Expected a path")
 _UNKNOWN = re.compile(
     r"Option '(?P<key>\S+)' is not accepted|unrecognized arguments: (?P<word>[^ =]+)"
     r"|Group '(?P<group>\S+)' does not accept option '(?P<name>\S+)'"
@@ -66,7 +65,10 @@ def explain(text: str, sections: Mapping[str, type | None]) -> str:
         bases = _bases(kind, finding.keys[-1]) if kind else [sections.get(finding.keys[-1])]
         return finding.at_place(_no_class(match[1], [base for base in bases if base]))
     if match := re.match(r"the following arguments are required: (.+)", finding.text):
-        return finding.at_place(f"{kind.__name__} needs {match[1]}" if kind else f"the recipe lacks {match[1]}")
+        missing = match[1]
+        return finding.at_place(
+            f"{kind.__name__} needs {missing}" if kind else f"no {missing}: name a recipe, as -c demo"
+        )
     if finding.text.startswith("Expected a "):
         branches = [other.text for other in findings if other.depth == finding.depth]
         return finding.at_place(_wrong_type(text, branches))
@@ -76,7 +78,7 @@ def explain(text: str, sections: Mapping[str, type | None]) -> str:
 def _findings(text: str) -> Iterator[Finding]:
     keys: list[tuple[int, str]] = []
     kinds: list[tuple[int, str]] = []
-    for line in text.splitlines():
+    for line in filter(str.strip, text.splitlines()):
         body = line.lstrip(" -") if line.lstrip().startswith("- ") else line.lstrip()
         depth = len(line) - len(body)
         keys = [(at, key) for at, key in keys if at < depth]
@@ -85,7 +87,7 @@ def _findings(text: str) -> Iterator[Finding]:
             keys.append((depth, match[1]))
         elif match := re.match(r"Problem with given class_path '(.+)':$", body):
             kinds.append((depth, match[1]))
-        elif body and not body.startswith(_NOISE):
+        elif not body.startswith(_NOISE):
             yield Finding(depth, tuple(key for _, key in keys), kinds[-1][1] if kinds else "", body)
 
 
@@ -99,46 +101,49 @@ def _no_setting(key: str, kind: type | None, sections: Mapping[str, type | None]
         return f"there is no setting '{first}'.{did_you_mean(first, sections)}\nsettings: {', '.join(sections)}"
     if first == "shape" and issubclass(kind, LightningDataModule):
         return "the data takes the shape of the model's videos: set model.backbone.shape instead"
-    names = [name for name in inspect.signature(kind).parameters if name != "shape" or first != "shape"]
+    names = list(inspect.signature(kind).parameters)
     near = did_you_mean(first, names)
     return f"{kind.__name__} has no setting '{first}'.{near}\nsettings of {kind.__name__}: {', '.join(names)}"
 
 
 def _no_class(name: str, bases: list[type]) -> str:
-    names = sorted({kind.__name__ for base in bases for kind in _concrete(base)})
+    names = sorted({kind.__name__ for base in bases for kind in _subclasses(base) or {base}})
     wanted = " or ".join(base.__name__ for base in bases) or "class"
     known = f"known: {', '.join(names)}; your own by its import path, as in my_module.MyClass"
     return f"no {wanted} is called '{name}'.{did_you_mean(name, names)}\n{known}"
 
 
 def _wrong_type(text: str, branches: list[str]) -> str:
-    given = re.search(r"Got value: (.+)", branches[0]) or re.search(r"Given value: (.+?)(\. Got value:.*)?$", text, re.M)
+    given = re.search(r"Got value: (.+)", branches[0]) or re.search(r"Given value: (.+?)(\. Got value|$)", text, re.M)
     wanted = []
     for branch in branches:
-        kind = branch.removeprefix("Expected a ").split(". Got value:")[0]
-        wanted.append(re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", kind)))
+        if "dot import path" not in branch:  # that a string is no class either
+            kind = branch.removeprefix("Expected a ").split(". Got value:")[0]
+            kind = re.sub(r"<class '(?:.*\.)?(\w+)'>", r"\1", kind)
+            wanted.append(re.sub(r"typing\.Literal\[(.+)\]", r"one of \1", kind))
     return f"'{given[1] if given else ''}' is not valid; expected {' or '.join(wanted)}"
 
 
-def _load(path: str) -> Any:
+def _load(path: str) -> type | None:
     """The class at an import path, or None."""
     module, _, name = path.rpartition(".")
     try:
-        return getattr(import_module(module), name, None) if module else None
+        found = getattr(import_module(module), name, None) if module else None
     except ImportError:
         return None
+    return found if isinstance(found, type) else None
 
 
 def _bases(kind: type, name: str) -> list[type]:
     """The classes that the argument `name` of a class may be an instance of, or return one of, or list."""
     try:
-        hint = typing.get_type_hints(kind.__init__)[name]
+        hint = typing.get_type_hints(kind.__init__)[name]  # type: ignore[misc]
     except (KeyError, NameError):
         return []
     return list(_classes(hint))
 
 
-def _classes(hint: Any) -> Iterator[type]:
+def _classes(hint: object) -> Iterator[type]:
     if typing.get_origin(hint) is collections.abc.Callable:
         yield from _classes(typing.get_args(hint)[-1])
     elif typing.get_args(hint):
@@ -148,9 +153,8 @@ def _classes(hint: Any) -> Iterator[type]:
         yield hint
 
 
-def _concrete(base: type) -> Iterator[type]:
-    """Known subclasses that can be built."""
-    if not inspect.isabstract(base) and not base.__name__.startswith("_"):
-        yield base
-    for kind in base.__subclasses__():
-        yield from _concrete(kind)
+def _subclasses(base: type) -> set[type]:
+    """Known subclasses of a class that can be built."""
+    direct: set[type] = set(base.__subclasses__())
+    known = direct.union(*(_subclasses(kind) for kind in direct))
+    return {kind for kind in known if not inspect.isabstract(kind) and not kind.__name__.startswith("_")}

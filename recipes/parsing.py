@@ -1,11 +1,12 @@
-"""Parsers of recipes: jsonargparse with our classes known by their short names, and errors that fit a screen."""
+"""Parsing a config and building what it names, with errors that say where."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
 import pkgutil
-from typing import Any, NoReturn
+from collections.abc import Iterator
+from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
@@ -26,7 +27,7 @@ class Parser(LightningArgumentParser):
         raise UserError(message) from ex
 
 
-def known_classes() -> None:
+def know_our_classes() -> None:
     """Import all our modules: a class is known by its short name as soon as its module is imported."""
     for package in (components, datamodules):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
@@ -36,8 +37,7 @@ def known_classes() -> None:
 class Builder:
     """Builds the classes that a config names.
 
-    The data gets the shape of the model's videos, which the config does not repeat, and an error in a constructor names
-    the place of its class in the config.
+    The data gets the shape of the model's videos, which the config says once, for the model.
 
     Args:
         config: A parsed config.
@@ -46,26 +46,42 @@ class Builder:
     def __init__(self, config: Namespace) -> None:
         self.config = config
         self.shape: VideoShape | None = None
-        self.error: UserError | None = None
+        self.refusal: UserError | None = None
 
     def build(self, parser: ArgumentParser) -> Namespace:
         """The config with instances in place of classes.
 
         Raises:
-            UserError: A constructor refused its arguments.
+            UserError: A constructor refused its arguments; the message names the place in the config.
         """
         try:
             return parser.instantiate(self.config, instantiators=[(self._instantiate, object, True)])
-        except Exception as error:
-            raise self.error or error from error
+        except ValueError as error:  # jsonargparse may wrap what a constructor raised
+            if self.refusal is None:
+                raise
+            raise self.refusal from error
 
-    def _instantiate(self, kind: type, *args: Any, **kwargs: Any) -> Any:
+    def _instantiate(self, kind: type, *args: object, **kwargs: object) -> object:
         if issubclass(kind, LightningDataModule) and "shape" in inspect.signature(kind).parameters:
             kwargs["shape"] = self.shape
         try:
             instance = kind(*args, **kwargs)
         except ValueError as error:
-            self.error = UserError(f"{kind.__name__}: {message(error)}")
+            place = next(_places(self.config.as_dict(), kind.__name__), "")
+            self.refusal = UserError(f"{place}{kind.__name__}: {message(error)}")
             raise
-        self.shape = getattr(instance, "shape", self.shape)
+        if hasattr(instance, "shape"):
+            self.shape = instance.shape
         return instance
+
+
+def _places(node: object, kind: str, place: str = "") -> Iterator[str]:
+    """``model.backbone: `` of each class of that name."""
+    if isinstance(node, list):
+        for part in node:
+            yield from _places(part, kind, place)
+    elif isinstance(node, dict):
+        if str(node.get("class_path")).rpartition(".")[2] == kind:
+            yield f"{place}: "
+        for key, part in node.items():
+            yield from _places(part, kind, place if key == "init_args" else f"{place}.{key}".lstrip("."))

@@ -1,29 +1,24 @@
-"""What a training writes into its run folder beside metrics and samples: the resolved recipe, its origin, checkpoints."""
+"""What a training writes into its run folder beside samples: the recipe, where it comes from, metrics, checkpoints."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
-import shlex
 import time
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
-from jsonargparse import Namespace
-from lightning.fabric.loggers import CSVLogger as PlainCSVLogger
-from lightning.pytorch import LightningModule, Trainer
+from lightning.fabric.loggers.csv_logs import CSVLogger as PlainCSVLogger
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger
 
 from ..components.interfaces import VideoBatch
 from ..components.media import write_bytes
+from .run import ENVIRONMENT, versions
 from .shipped import CONFIG, LATEST
-
-PACKAGES = ("snapvideo", "torch", "lightning", "jsonargparse", "transformers", "av", "numpy")
 
 
 class Metrics(CSVLogger):
@@ -33,7 +28,7 @@ class Metrics(CSVLogger):
         run: The run folder.
     """
 
-    experiment = PlainCSVLogger.experiment  # type: ignore[assignment]
+    experiment = PlainCSVLogger.experiment
 
     def __init__(self, run: Path) -> None:
         super().__init__(run, name="", version="")
@@ -74,44 +69,54 @@ class Checkpoint(ModelCheckpoint):
         """Nothing."""
 
 
-class Record(SaveConfigCallback):
+class KeepSettings(Callback):
+    """Keeps the optimizer's settings as the recipe has them: those in a checkpoint would replace them at a resume."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put them back; the learning rate keeps its place in the schedule."""
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                base = optimizer.defaults["lr"]
+                lr = group["lr"] * (base / group["initial_lr"]) if "initial_lr" in group else base
+                group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
+
+
+class Record(Callback):
     """Writes ``config.yaml``, the resolved recipe, and ``env.json``, how it was run, and points ``latest`` to the run.
 
     It counts clips and seconds, also across resumes; both are in every checkpoint.
 
     Args:
-        parser: Parser of the recipe.
-        config: The resolved recipe.
-        command: Words of the command that was given.
+        config: The resolved recipe, as YAML.
+        command: The command that was given.
     """
 
-    def __init__(self, parser: LightningArgumentParser, config: Namespace, command: list[str]) -> None:
-        super().__init__(parser, config)
-        self.command = shlex.join(command)
+    def __init__(self, config: str, command: str) -> None:
+        self.config = config
+        self.command = command
         self.clips = 0
         self.seconds = 0.0
-        self._resumed_at = 0.0
+        self._began = 0.0
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write the files, on the first rank."""
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the files, on the first rank: now that nothing more can be wrong with the recipe."""
         run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
         if trainer.is_global_zero:
-            config = self.parser.dump(self.config.clone(), skip_none=False)
-            write_bytes(run / CONFIG, config.encode())
             environment = {"command": self.command, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            write_bytes(run / "env.json", json.dumps(environment | environment_of(trainer), indent=1).encode())
+            write_bytes(run / CONFIG, self.config.encode())
+            write_bytes(run / ENVIRONMENT, json.dumps(environment | environment_of(trainer), indent=1).encode())
             point_latest(run)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
-        self._resumed_at = time.monotonic() - self.seconds
+        self._began = time.monotonic() - self.seconds
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int
     ) -> None:
         """Count."""
         self.clips += len(batch) * trainer.world_size
-        self.seconds = time.monotonic() - self._resumed_at
+        self.seconds = time.monotonic() - self._began
 
     def state_dict(self) -> dict[str, Any]:
         """The counts, and the command."""
@@ -122,19 +127,14 @@ class Record(SaveConfigCallback):
         self.clips, self.seconds = state_dict["clips"], state_dict["seconds"]
 
 
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that shape a result."""
-    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-
-
 def environment_of(trainer: Trainer) -> dict[str, Any]:
     """What a run depends on besides its recipe."""
     device = trainer.strategy.root_device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else torch.cpu.get_capabilities()["cpu_name"]
+    name = f" ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else ""
     return {
         "versions": versions(),
         "platform": platform.platform(),
-        "device": f"{trainer.world_size} x {device.type} ({name})",
+        "device": f"{trainer.world_size} x {device.type}{name}",
         "precision": trainer.precision,
     }
 

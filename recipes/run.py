@@ -1,3 +1,190 @@
-"""Run folders: what a training leaves behind, and how a model comes back from it."""
+"""Run folders, and models that come back from them.
+
+A run folder is made by ``snapvideo fit``, or is shipped with the package: weights, ``config.yaml`` and a record.
+"""
 
 from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import LightningModule
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ..components import VideoDiffusion
+from ..components.media import write_bytes
+from .errors import UserError, did_you_mean
+from .explain import explain
+from .parsing import Builder, Parser
+from .shipped import CONFIG, HERE, LATEST
+
+PRETRAINED = HERE / "pretrained"
+WEIGHTS = "model.safetensors"
+LAST = "checkpoints/last.ckpt"
+ENVIRONMENT = "env.json"
+
+
+PACKAGES = ("snapvideo", "torch", "lightning", "jsonargparse", "transformers", "av", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that shape a result."""
+    return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+
+def find_run(name: str | Path) -> Path:
+    """The run folder that `name` stands for: itself, the latest run in it, or a shipped model.
+
+    Raises:
+        UserError: There is none.
+    """
+    path = Path(name).expanduser()
+    for folder in (path, path / LATEST, PRETRAINED / str(name)):
+        if (folder / CONFIG).is_file():
+            return folder.resolve()
+    if path.is_file():
+        raise UserError(f"{name} is a file: name the run folder, and a checkpoint of it with --checkpoint")
+    shipped = sorted(folder.parent.name for folder in PRETRAINED.glob(f"*/{CONFIG}"))
+    trained = sorted(str(link) for link in Path("runs").glob(f"*/{LATEST}"))
+    known = ", ".join([*shipped, *trained]) or "none; snapvideo fit makes one"
+    near = did_you_mean(str(name), shipped + trained)
+    raise UserError(f"{name}: no such run folder or shipped model.{near}\nknown: {known}")
+
+
+def find_weights(run: Path) -> Path:
+    """The weights in a run folder.
+
+    Raises:
+        UserError: There are none.
+    """
+    for name in (WEIGHTS, LAST):
+        if (run / name).is_file():
+            return (run / name).resolve()
+    raise UserError(f"{run} has no weights yet: neither {WEIGHTS} nor {LAST} is there")
+
+
+def load_model(
+    run: str | Path,
+    checkpoint: Path | None = None,
+    num_steps: int | None = None,
+    guidance: float | None = None,
+    device: str = "auto",
+) -> VideoDiffusion:
+    """A trained model, in evaluation mode, with the averaged weights where the run kept them.
+
+    Args:
+        run: A run folder, a folder of runs (its latest is taken), or the name of a shipped model.
+        checkpoint: Weights: a ``.safetensors`` or ``.ckpt`` file; None: the run's own, its newest.
+        num_steps: Steps of the sampler; None: those of the run's config.
+        guidance: Scale of the guidance; None: that of the run's config.
+        device: Where to put it: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto``: the fastest there is.
+
+    Raises:
+        UserError: There is no such run, it has no weights, or the weights don't fit its config.
+    """
+    folder = find_run(run)
+    file = checkpoint or find_weights(folder)
+    section = read_config(folder)["model"]
+    for name, setting, value in (("sampler", "num_steps", num_steps), ("guidance", "scale", guidance)):
+        if value is not None:
+            section["init_args"][name].setdefault("init_args", {})[setting] = value
+    model = build_model(section)
+    weights = read_weights(file)
+    check_weights(model, weights, file)
+    model.load_state_dict(weights, strict=True)
+    return model.eval().to(pick_device(device))
+
+
+def build_model(section: dict[str, Any]) -> VideoDiffusion:
+    """The model, untrained, of the section ``model`` of a config.
+
+    Raises:
+        UserError: The section is wrong.
+    """
+    parser = Parser()
+    parser.add_argument("--model", type=VideoDiffusion)
+    try:
+        config = parser.parse_object({"model": section})
+    except UserError as error:
+        raise UserError(explain(str(error), {"model": VideoDiffusion})) from error
+    return Builder(config).build(parser).model
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a run folder."""
+    return yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """Weights by name, from a ``.safetensors`` file or a checkpoint.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no checkpoint {file}")
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+
+
+def check_weights(model: LightningModule, weights: Mapping[str, Tensor], file: Path) -> None:
+    """Refuse weights of another model.
+
+    Raises:
+        UserError: They differ in names or shapes from those of `model`; the message names one that does.
+    """
+    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
+    found = {name: list(tensor.shape) for name, tensor in weights.items()}
+    wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+    if wrong:
+        first = f"{wrong[0]} is {found.get(wrong[0], 'missing')} there and {wanted.get(wrong[0], 'missing')} here"
+        raise UserError(f"{file} holds weights of another model: {len(wrong)} of {len(wanted)} differ; {first}")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of that name; ``auto``: the fastest there is.
+
+    Raises:
+        UserError: This machine does not have it.
+    """
+    if name != "auto":
+        try:
+            return torch.zeros(0, device=name).device
+        except (RuntimeError, AssertionError) as error:
+            raise UserError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def pack_run(run: str | Path, out: Path) -> None:
+    """Write what sampling a run needs: ``model.safetensors``, ``config.yaml``, and ``record.json``, how it was trained.
+
+    Args:
+        run: A run folder, or a folder of runs (its latest is taken).
+        out: The folder to write.
+
+    Raises:
+        UserError: There is no such run, or it has no checkpoint.
+    """
+    folder = find_run(run)
+    checkpoint = torch.load(find_weights(folder), map_location="cpu", weights_only=True, mmap=True)
+    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    counts = checkpoint["callbacks"]["Record"]
+    record = {"steps": checkpoint["global_step"], "clips": counts["clips"], "seconds": round(counts["seconds"])}
+    weights = {name: tensor.float().contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / f".{WEIGHTS}.partial"
+    save_file(weights, partial)
+    os.replace(partial, out / WEIGHTS)
+    write_bytes(out / CONFIG, (folder / CONFIG).read_bytes())
+    write_bytes(out / "record.json", json.dumps(record | environment, indent=1).encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 from .errors import UserError, did_you_mean
@@ -49,4 +50,4 @@ def recipe_name(file: Path) -> str:
 def summary(file: Path) -> str:
     """The first line of a recipe's header: what it is."""
     first = file.read_text(encoding="utf-8").split("\n", 1)[0]
-    return first.lstrip("# ") if first.startswith("#") else ""
+    return textwrap.shorten(first.lstrip("# "), 96, placeholder=" ...") if first.startswith("#") else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import shutil
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,10 @@ from ..components import VideoDiffusion
 from ..components.callbacks import EMA, SampleGrid
 from .errors import UserError
 from .explain import explain
-from .parsing import Builder, Parser, known_classes
-from .record import Checkpoint, Metrics, Record
+from .generate import machine_precision
+from .parsing import Builder, Parser, know_our_classes
+from .record import Checkpoint, KeepSettings, Metrics, Record
+from .run import LAST, check_weights, find_run, read_weights
 from .shipped import CONFIG, LATEST
 
 SECTIONS: dict[str, type | None] = {
@@ -57,17 +60,14 @@ class Training(LightningCLI):
     """
 
     def __init__(self, args: list[str], run: Path | None, command: list[str]) -> None:
-        known_classes()
+        know_our_classes()
         self.run = run
+        self.command = shlex.join(command)
         super().__init__(
-            model_class=VideoDiffusion,
-            datamodule_class=LightningDataModule,
-            save_config_callback=Record if run else None,
-            save_config_kwargs={"command": command},
-            trainer_defaults=TRAINER_DEFAULTS,
+            save_config_callback=None,  # Record writes it, and never aborts
             seed_everything_default=0,
             parser_class=Parser,
-            parser_kwargs={"allow_abbrev": False},
+            parser_kwargs={"prog": " ".join(command[:2]), "allow_abbrev": False},
             args=args,
             run=False,
             auto_configure_optimizers=False,
@@ -86,6 +86,7 @@ class Training(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`; Lightning would warn that they don't come from `sys.argv`."""
+        assert isinstance(args, list)
         try:
             self.config = parser.parse_args(args)
         except UserError as error:
@@ -94,7 +95,7 @@ class Training(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Resolve a precision that is not given, so that the record shows it."""
         if self.config.trainer.precision is None:
-            self.config.trainer.precision = machine_precision(self.config.trainer.accelerator)
+            self.config.trainer.precision = machine_precision(device_type(self.config.trainer.accelerator))
 
     def instantiate_classes(self) -> None:
         """Build the parts, then the trainer."""
@@ -106,41 +107,71 @@ class Training(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer; its loggers and callbacks write into the run folder."""
         config = dict(self.config_init.trainer)
+        callbacks = []
         if self.run is None:
-            return self._instantiate_trainer(config | {"logger": False}, [])
-        loggers = [Metrics(self.run), TensorBoardLogger(self.run, name="tb", version="")]
-        if config["logger"] not in (None, True):
-            loggers = [*loggers, *config["logger"]] if config["logger"] else False
-        callbacks = [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
-        return self._instantiate_trainer(config | {"logger": loggers, "default_root_dir": self.run}, callbacks)
+            config["logger"] = False
+        else:
+            callbacks = [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
+            callbacks += [KeepSettings(), Record(self.parser.dump(self.config, skip_unset=False), self.command)]
+            config["default_root_dir"] = self.run
+            if config["logger"] is not False:
+                theirs = [] if config["logger"] in (None, True) else config["logger"]
+                ours = [Metrics(self.run), TensorBoardLogger(self.run, name="tb", version="")]
+                config["logger"] = ours + (theirs if isinstance(theirs, list) else [theirs])
+        try:
+            return self._instantiate_trainer(config, callbacks)
+        except ValueError as error:
+            raise UserError(f"trainer: {error}") from error
 
     def fit(self, checkpoint: Path | None) -> None:
-        """Train, then say where the run is and how to sample it; a run that did not begin leaves nothing."""
+        """Train, maybe from a checkpoint on, and say how to go on. A run that did not begin leaves nothing."""
+        assert self.run is not None
+        if checkpoint is not None:
+            check_weights(self.model, read_weights(checkpoint), checkpoint)
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
         finally:
             if self.trainer.is_global_zero:
                 if (self.run / CONFIG).exists():
-                    print(self._farewell())
+                    print(self._farewell(self.run))
                 else:
                     shutil.rmtree(self.run, ignore_errors=True)
+                    with suppress(OSError):  # other runs are there
+                        self.run.parent.rmdir()
 
-    def _farewell(self) -> str:
-        latest = self.run.parent / LATEST
-        sampling = self.config_init.sampling
-        prompt = sampling.captions[0] if sampling else "a text"
-        lines = [f"run:    {self.run}"]
-        if (self.run / "checkpoints/last.ckpt").exists():
-            lines.append(f"sample: {shlex.join(['snapvideo', 'sample', str(latest)])} {json.dumps(prompt)}")
-        lines.append(f"watch:  tensorboard --logdir {self.run.parent}")
+    def evaluate(self, verb: str, checkpoint: Path) -> None:
+        """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""
+        check_weights(self.model, read_weights(checkpoint), checkpoint)
+        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # they are for training
+        method = getattr(self.trainer, verb)
+        method(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+
+    def _farewell(self, run: Path) -> str:
+        prompt = self.config_init.sampling.captions[0] if self.config_init.sampling else "a text"
+        latest = str(run.with_name(LATEST))
+        lines = [f"run:    {run}", f"watch:  {shlex.join(['tensorboard', '--logdir', str(run.parent)])}"]
+        if (run / LAST).exists():
+            lines.append(f"sample: {shlex.join(['snapvideo', 'sample', latest, prompt])}")
+            lines.append(f"resume: {shlex.join(['snapvideo', 'fit', '-c', latest, '--ckpt_path', latest])}")
         return "\n".join(lines)
 
 
-def machine_precision(accelerator: str) -> str:
-    """``bf16-mixed`` where the device that an accelerator means computes in bf16, else ``32-true``."""
-    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.backends.mps.is_available())
-        native = on_cpu and torch.cpu._is_avx512_bf16_supported()  # public from a later torch than our oldest
-    return "bf16-mixed" if native else "32-true"
+def find_checkpoint(name: str | Path) -> Path:
+    """A checkpoint, by its file or the run folder that holds it; not a link, which may soon lead elsewhere.
+
+    Raises:
+        UserError: There is none.
+    """
+    if Path(name).is_file():
+        return Path(name).resolve()
+    last = find_run(name) / LAST
+    if not last.is_file():
+        raise UserError(f"--ckpt_path {name}: there is no {LAST}")
+    return last.resolve()
+
+
+def device_type(accelerator: str) -> str:
+    """``cuda``, ``mps``, ``cpu``: what Lightning makes of the name of an accelerator."""
+    if accelerator in ("auto", "gpu"):
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return accelerator

@@ -1,0 +1,47 @@
+import contextlib
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from snapvideo.recipes.cli import main
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+def call(*words: str | Path) -> Result:
+    """The command line in this process; the seed that Lightning leaves in the environment is removed."""
+    out, err = io.StringIO(), io.StringIO()
+    seed = os.environ.pop("PL_GLOBAL_SEED", None)
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = main([str(word) for word in words])
+    finally:
+        os.environ.pop("PL_GLOBAL_SEED", None)
+        if seed is not None:
+            os.environ["PL_GLOBAL_SEED"] = seed
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """An empty folder in which the demo was trained with --smoke, and what that printed."""
+    folder = tmp_path_factory.mktemp("work")
+    with contextlib.chdir(folder):
+        result = call("fit", "-c", "demo", "--smoke")
+    assert result.code == 0, result.err
+    return folder, result
+
+
+@pytest.fixture
+def work(trained, monkeypatch):
+    """That folder, as the current one."""
+    monkeypatch.chdir(trained[0])
+    return trained[0]

@@ -1,0 +1,161 @@
+import csv
+import json
+import shlex
+
+import pytest
+import torch
+import yaml
+
+from snapvideo.recipes.shipped import shipped_recipes, summary
+from snapvideo.recipes.training import Training
+
+from .conftest import call
+
+RECIPES = [name for name in shipped_recipes() if not name.startswith("overlays/")]
+
+
+def config_of(*words):
+    """The config that the words of a command lead to."""
+    result = call("fit", *words, "--print_config")
+    assert result.code == 0, result.err
+    return yaml.safe_load(result.out)
+
+
+def checkpoint_of(run):
+    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+
+
+def test_a_run_folder_is_complete(work):
+    run = work / "runs/demo/latest"
+    assert run.is_symlink() and not run.readlink().is_absolute()
+    assert run.resolve().name.endswith("-smoke")
+    names = {path.relative_to(run).as_posix() for path in run.rglob("*")}
+    for name in ("config.yaml", "env.json", "metrics.csv", "checkpoints/last.ckpt", "samples/step=00000020/grid.mp4"):
+        assert name in names
+    assert any(name.startswith("tb/events") for name in names)
+    environment = json.loads((run / "env.json").read_text())
+    assert environment["command"] == "snapvideo fit -c demo --smoke"
+    assert environment["versions"]["torch"] == torch.__version__
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert {"step", "train/loss", "val/loss"} <= set(rows[0])
+    checkpoint = checkpoint_of(run)
+    assert checkpoint["global_step"] == 20
+    assert checkpoint["callbacks"]["Record"]["clips"] == 20 * 4
+
+
+def test_fit_says_how_to_go_on(work, trained):
+    lines = dict(line.split(":", 1) for line in trained[1].out.splitlines() if line.startswith(("run:", "sample:")))
+    assert (work / lines["run"].strip()).is_dir()
+    words = shlex.split(lines["sample"])
+    assert words == ["snapvideo", "sample", "runs/demo/latest", "a red circle moves left"]
+
+
+def test_the_saved_config_reads_back_as_itself(work):
+    saved = (work / "runs/demo/latest/config.yaml").read_text()
+    assert yaml.safe_load(saved) == config_of("-c", "runs/demo/latest")
+    assert yaml.safe_load(saved)["trainer"]["precision"] == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("-c demo", "demo"),
+        ("-c demo -c a.yaml", "a"),
+        ("-c demo -c a.yaml -c b.yaml", "b"),
+        ("-c demo -c a.yaml --smoke", "smoke"),
+        ("-c demo --smoke --sampling.every_n_steps 7", 7),
+        ("--sampling.every_n_steps=7 -c demo", 7),
+        ("--sampling.every_n_steps=7 --smoke --config demo --config=a.yaml", 7),
+    ],
+)
+def test_precedence(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    values = {"demo": 500, "a": 11, "b": 12, "smoke": 20}
+    for name in "ab":
+        (tmp_path / f"{name}.yaml").write_text(f"sampling: {{every_n_steps: {values[name]}}}")
+    config = config_of(*words.split())
+    assert config["sampling"]["init_args"]["every_n_steps"] == values.get(expected, expected)
+    assert config["sampling"]["init_args"]["fps"] == 8.0  # what nobody overrides stays
+
+
+def test_another_class_drops_the_arguments_of_the_first():
+    data = config_of("-c", "demo", "--data", "JointFolders", "--data.videos", "clips")["data"]
+    assert data["class_path"].endswith("JointFolders")
+    assert not {"root", "num_videos", "shape"} & set(data["init_args"])
+
+
+def test_a_file_goes_before_a_shipped_recipe(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").write_text("trainer: {max_steps: 3}")
+    assert config_of("-c", "folders", "-c", "demo")["trainer"]["max_steps"] == 3
+
+
+def test_data_takes_the_shape_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    smoke = shipped_recipes()
+    words = [f"--config={smoke['demo']}", f"--config={smoke['overlays/smoke']}", "--model.backbone.shape.num_frames=8"]
+    training = Training(words, None, ["snapvideo", "fit"])
+    assert training.datamodule.shape == training.model.shape
+    assert training.model.shape.num_frames == 8
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_has_a_twin_of_seconds(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call("fit", "-c", name, "--smoke", "--trainer.max_steps", 2, "--data.num_videos=8", "--data.num_images=8")
+    assert result.code == 0, result.err
+    assert checkpoint_of(tmp_path / f"runs/{name}/latest")["global_step"] == 2
+
+
+@pytest.mark.parametrize("name", shipped_recipes())
+def test_every_recipe_says_what_it_is_and_how_to_run_it(name):
+    file = shipped_recipes()[name]
+    header = [line for line in file.read_text().splitlines() if line.startswith("#")]
+    assert summary(file)
+    assert any("Run:" in line and "snapvideo fit -c" in line for line in header)
+
+
+def test_resume_goes_on_where_it_ended_with_the_settings_of_now(work, tmp_path):
+    words = ["fit", "-c", "runs/demo/latest", "--ckpt_path", "runs/demo/latest", "--runs", tmp_path]
+    changed = ["--model.optimizer.lr=0.5", "--model.optimizer.weight_decay=0.3", "--trainer.max_steps=22"]
+    result = call(*words, *changed)
+    assert result.code == 0, result.err
+    checkpoint = checkpoint_of(tmp_path / "demo/latest")
+    assert checkpoint["global_step"] == 22
+    assert checkpoint["callbacks"]["Record"]["clips"] == 22 * 4
+    group = checkpoint["optimizer_states"][0]["param_groups"][0]
+    assert group["weight_decay"] == 0.3
+    warm = (22 + 1) / (100 + 1)  # of the recipe's warm-up
+    assert group["lr"] == pytest.approx(0.5 * warm)
+
+
+def test_stopping_and_resuming_changes_nothing(work, tmp_path):
+    """4 steps, then 2 more from the checkpoint, are 6 steps to the bit: weights, average and optimizer."""
+    common = ["fit", "-c", "demo", "--smoke", "--checkpoint.every_n_steps=3", "--runs"]
+    for runs, words in (
+        ("through", ["--trainer.max_steps=6"]),
+        ("parts", ["--trainer.max_steps=4"]),
+        ("parts", ["--trainer.max_steps=6", "--ckpt_path", tmp_path / "parts/demo"]),
+    ):
+        result = call(*common, tmp_path / runs, *words)
+        assert result.code == 0, result.err
+    through, parts = checkpoint_of(tmp_path / "through/demo/latest"), checkpoint_of(tmp_path / "parts/demo/latest")
+    for part in ("state_dict", "current_model_state"):
+        for name, tensor in through[part].items():
+            assert torch.equal(tensor, parts[part][name]), f"{part} {name}"
+    moments = zip(*(c["optimizer_states"][0]["state"].values() for c in (through, parts)), strict=True)
+    assert all(torch.equal(a["exp_avg_sq"], b["exp_avg_sq"]) for a, b in moments)
+
+
+def test_validate_takes_a_run(work):
+    result = call("validate", "-c", "runs/demo")
+    assert result.code == 0, result.err
+    assert "val/loss/band_0" in result.out
+
+
+def test_weights_of_another_model_are_refused(work, tmp_path):
+    words = ["--runs", tmp_path, "--ckpt_path", "runs/demo", "--model.backbone.dim_patch=16"]
+    result = call("fit", "-c", "runs/demo", *words)
+    assert result.code == 2
+    assert "another model" in result.err and "backbone." in result.err
+    assert not list(tmp_path.glob("**/*"))
