@@ -7,6 +7,8 @@ STAMP := $(VENV)/.installed
 CONSTRAINTS ?= constraints.txt
 PIP := PIP_CONSTRAINT="$(strip $(CONSTRAINTS) $(PIP_CONSTRAINT))" $(BIN)/python -m pip
 
+PROMPTS := "a red circle moves left" "a blue square moves up" "a green triangle moves right" "a yellow circle moves down"
+
 .DEFAULT_GOAL := help
 .PHONY: help install test lint types test-fast test-slow demo docs wheel format clean
 
@@ -36,9 +38,9 @@ test-slow: install  ## Run the slow tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 demo: install  ## Sample a shipped model, train a small one, sample that.
-	$(BIN)/snapvideo sample demo "a red circle moves left"
+	$(BIN)/snapvideo sample demo $(PROMPTS)
 	$(BIN)/snapvideo fit -c demo
-	$(BIN)/snapvideo sample runs/demo/latest "a red circle moves left"
+	$(BIN)/snapvideo sample runs/demo/latest $(PROMPTS)
 
 docs: install  ## Build the documentation in docs/_build/html.
 	rm -rf docs/api/generated  # a page of a module that is gone would fail

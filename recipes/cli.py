@@ -14,8 +14,8 @@ from .errors import UserError, did_you_mean, exit_code, message
 VERBS = {
     "fit": ("train", "train a model by a recipe"),
     "validate": ("train", "measure the loss of a trained model, by noise band"),
-    "test": ("train", "test a trained model, where it defines how"),
-    "predict": ("train", "run a trained model on data, where it defines how"),
+    "test": ("train", "sample the captions kept for validation, for callbacks to score"),
+    "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "recipe": ("recipe", "list, show and copy the shipped recipes"),
     "data": ("data", "generate data to train on"),

@@ -13,6 +13,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from .. import components, datamodules
+from ..components import VideoDiffusion
 from ..components.interfaces import VideoShape
 from .errors import UserError, message
 
@@ -70,7 +71,7 @@ class Builder:
             place = next(_places(self.config.as_dict(), kind.__name__), "")
             self.refusal = UserError(f"{place}{kind.__name__}: {message(error)}")
             raise
-        if hasattr(instance, "shape"):
+        if isinstance(instance, VideoDiffusion):
             self.shape = instance.shape
         return instance
 

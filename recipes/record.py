@@ -77,7 +77,7 @@ class KeepSettings(Callback):
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 base = optimizer.defaults["lr"]
-                lr = group["lr"] * (base / group["initial_lr"]) if "initial_lr" in group else base
+                lr = group["lr"] * (base / group["initial_lr"]) if group.get("initial_lr") else base
                 group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
 
 

@@ -169,6 +169,8 @@ def pick_device(name: str) -> torch.device:
 def pack_run(run: str | Path, out: Path) -> None:
     """Write what sampling a run needs: ``model.safetensors``, ``config.yaml``, and ``record.json``, how it was trained.
 
+    The config has the sections that sampling reads: others may hold paths of this machine.
+
     Args:
         run: A run folder, or a folder of runs (its latest is taken).
         out: The folder to write.
@@ -186,5 +188,6 @@ def pack_run(run: str | Path, out: Path) -> None:
     partial = out / f".{WEIGHTS}.partial"
     save_file(weights, partial)
     os.replace(partial, out / WEIGHTS)
-    write_bytes(out / CONFIG, (folder / CONFIG).read_bytes())
+    config = {name: section for name, section in read_config(folder).items() if name in ("model", "sampling")}
+    write_bytes(out / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
     write_bytes(out / "record.json", json.dumps(record | environment, indent=1).encode())

@@ -107,7 +107,8 @@ def test_debug_shows_the_traceback(tmp_path, monkeypatch):
 def test_unusable_data_has_its_own_code_and_leaves_no_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    result = call("fit", "-c", "folders", "--data.videos", "empty", "--data.image_batch_size", "0")
+    small = ["--model.backbone.num_blocks", 1, "--trainer.enable_model_summary", "false"]
+    result = call("fit", "-c", "folders", "--data.videos", "empty", "--data.image_batch_size", 0, *small)
     assert result.code == 3, result.err
     assert "empty" in result.err and "Traceback" not in result.err
     assert not list(tmp_path.glob("runs/**/*"))
