@@ -81,8 +81,8 @@ class VideoDiffusion(LightningModule):
         conditioner: Conditioner,
         sampler: Sampler,
         guidance: Guidance,
-        optimizer: OptimizerCallable = torch.optim.Adam,
-        scheduler: LRSchedulerCallable = torch.optim.lr_scheduler.ConstantLR,
+        optimizer: OptimizerCallable,
+        scheduler: LRSchedulerCallable,
         label_dropout: float = 0.1,
     ) -> None:
         super().__init__()

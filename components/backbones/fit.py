@@ -127,15 +127,18 @@ class LatentInit(nn.Module):
         num_latents: Latents, L.
         dim: Their width.
         std: Standard deviation of the table before training.
+        self_conditioning: Whether there can be a previous pass; without, it is the table alone.
     """
 
-    def __init__(self, num_latents: int, dim: int, std: float) -> None:
+    def __init__(self, num_latents: int, dim: int, std: float, self_conditioning: bool) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(num_latents, dim))
         nn.init.normal_(self.table, std=std)
-        self.feed_forward = FeedForward(dim)
-        self.norm = layer_norm(dim)
-        nn.init.zeros_(self.norm.weight)
+        self.self_conditioning = self_conditioning
+        if self_conditioning:
+            self.feed_forward = FeedForward(dim)
+            self.norm = layer_norm(dim)
+            nn.init.zeros_(self.norm.weight)
 
     def forward(self, batch_size: int, previous: Tensor | None, keep: Tensor | None) -> Tensor:
         """Latents ``[B, L, D]``.
@@ -146,7 +149,7 @@ class LatentInit(nn.Module):
             keep: Which samples use them ``[B]`` bool; None: all.
         """
         latents = repeat(self.table, "l d -> b l d", b=batch_size)
-        if previous is None:
+        if previous is None or not self.self_conditioning:
             return latents
         previous = previous.detach()
         update = self.norm(previous + self.feed_forward(previous))
@@ -169,7 +172,8 @@ class FIT(Backbone):
         patch_head_dim: Channels per head where patches or conditioning are read or written.
         latent_head_dim: Channels per head among latents.
         dropout: Dropout in the latent layers' feed-forward, 0..1.
-        self_conditioning: Probability in training that a sample starts from the latents of a previous pass, 0..1.
+        self_conditioning: Probability in training that a sample starts from the latents of a previous pass, 0..1; at 0
+            no state is carried while sampling either.
         position: Learned patch positions: a full table, or one for frames and one for rows and columns, summed.
         table_std: Standard deviation of the positions and latents before training (FIT: 0.02). A larger one, against
             patch tokens of unit variance, lets latents and patches tell places apart from the first step.
@@ -214,7 +218,7 @@ class FIT(Backbone):
 
         self.stem = nn.Sequential(xavier_linear(self.grid.patch_dim, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
         self.positions = PatchPositions(self.grid, dim_patch, position, table_std)
-        self.latent_init = LatentInit(num_latents, dim_latent, table_std)
+        self.latent_init = LatentInit(num_latents, dim_latent, table_std, self_conditioning > 0)
         self.noise_token = ScalarToken(dim_condition, hidden=4 * dim_patch)
         self.blocks = nn.ModuleList(
             FITBlock(
@@ -232,8 +236,9 @@ class FIT(Backbone):
         self.head = nn.Sequential(layer_norm(dim_patch), xavier_linear(dim_patch, self.grid.patch_dim))
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
-        """See `Backbone.forward`; the state is the latents ``[B, L, D]`` at the end of the previous evaluation."""
-        return self._evaluate(x, c_noise, condition, state, None)
+        """See `Backbone.forward`; the state is the latents ``[B, L, D]`` at the end of the evaluation."""
+        prediction, latents = self._evaluate(x, c_noise, condition, state, None)
+        return prediction, latents if self.self_conditioning > 0 else None
 
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """The prediction of a second pass that starts from a first one's latents (paper, 3.4; architecture section 4).

@@ -29,7 +29,8 @@ def small_model(dim_condition: int = 24, **settings) -> VideoDiffusion:
     )
     torch.nn.init.normal_(backbone.latent_init.norm.weight)
     conditioner = Conditioners([ByteText(24, width=32), FrameRate(24), Resolution(24)])
-    return VideoDiffusion(backbone, EDM(), conditioner, Heun(3), ClassifierFree(2.0), **settings)
+    optimizer, scheduler = torch.optim.Adam, torch.optim.lr_scheduler.ConstantLR
+    return VideoDiffusion(backbone, EDM(), conditioner, Heun(3), ClassifierFree(2.0), optimizer, scheduler, **settings)
 
 
 def prompt(*captions: str, fps: float = 8.0) -> Prompt:

@@ -119,6 +119,13 @@ def test_self_conditioning_starts_without_effect_and_off_is_exactly_the_table():
     assert not torch.equal(start[1], fit.latent_init.table)
 
 
+def test_without_self_conditioning_nothing_is_carried_and_no_weight_is_idle():
+    fit, x, c = small_fit(self_conditioning=0.0), torch.randn(2, *SHAPE), condition()
+    assert fit(x, torch.zeros(2), c)[1] is None
+    fit.train_forward(x, torch.zeros(2), c, torch.Generator()).square().mean().backward()
+    assert [name for name, parameter in fit.named_parameters() if parameter.grad is None] == []
+
+
 def test_first_pass_has_no_gradient_and_shares_all_inputs(monkeypatch):
     fit, x, c = small_fit(self_conditioning=0.5), torch.randn(4, *SHAPE), condition(4)
     torch.nn.init.normal_(fit.latent_init.norm.weight)
