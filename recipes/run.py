@@ -169,7 +169,8 @@ def pick_device(name: str) -> torch.device:
 def pack_run(run: str | Path, out: Path) -> None:
     """Write what sampling a run needs: ``model.safetensors``, ``config.yaml``, and ``record.json``, how it was trained.
 
-    The config has the sections that sampling reads: others may hold paths of this machine.
+    Weights are stored in float16: sampling needs no more, and the file is half as large. The config has the sections
+    that sampling reads: others may hold paths of this machine.
 
     Args:
         run: A run folder, or a folder of runs (its latest is taken).
@@ -183,7 +184,7 @@ def pack_run(run: str | Path, out: Path) -> None:
     environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     counts = checkpoint["callbacks"]["Record"]
     record = {"steps": checkpoint["global_step"], "clips": counts["clips"], "seconds": round(counts["seconds"])}
-    weights = {name: tensor.float().contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    weights = {name: tensor.half().contiguous() for name, tensor in checkpoint["state_dict"].items()}
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f".{WEIGHTS}.partial"
     save_file(weights, partial)

@@ -115,7 +115,7 @@ def test_a_packed_run_is_the_run(work, packed):
     assert record["command"] == "snapvideo fit -c demo --smoke" and record["seconds"] >= 0
     own, shipped = load_model("runs/demo").state_dict(), load_model("tiny").state_dict()
     assert list(own) == list(shipped)
-    assert all(torch.equal(own[name], shipped[name]) for name in own)
+    assert all(torch.equal(own[name].half().float(), shipped[name]) for name in own)
     assert str(work) not in "".join(file.read_text() for file in packed.glob("*.[jy]*"))
 
 
