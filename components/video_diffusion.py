@@ -133,8 +133,8 @@ class VideoDiffusion(LightningModule):
         return losses.mean()
 
     def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Loss by noise band, on noise that depends on the sample's place in the validation set alone."""
-        generator = torch.Generator().manual_seed(batch_idx)
+        """Loss by noise band, on noise that depends on the batch's place in the validation set alone."""
+        generator = torch.Generator().manual_seed((batch_idx << 16) + self.global_rank)
         noise = torch.randn(batch.video.shape, generator=generator).to(batch.video.device)
         condition = self.conditioner(batch, torch.zeros_like(batch.is_image))
         bands = []
@@ -154,8 +154,8 @@ class VideoDiffusion(LightningModule):
         return self.predict_step(batch, batch_idx)
 
     def predict_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
-        """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to write; seeds are places in the data."""
-        first = (batch_idx * self.trainer.world_size + self.global_rank) * len(batch)
+        """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to write; no two have the same seed."""
+        first = (batch_idx * self.trainer.world_size + self.global_rank) << 16  # batches may differ in size
         return self.sample(batch, range(first, first + len(batch)))
 
     @torch.no_grad()

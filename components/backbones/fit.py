@@ -47,7 +47,7 @@ class CrossLayer(nn.Module):
     Args:
         dim: Width of the tokens that read.
         dim_context: Width of the tokens that are read.
-        head_dim: Channels per head; the inner width is the smaller of the two widths (architecture section 6).
+        head_dim: Channels per head; the inner width is the smaller of the two widths.
         qk_norm: Normalise queries and keys.
     """
 
@@ -118,7 +118,7 @@ class FITBlock(nn.Module):
 
 
 class LatentInit(nn.Module):
-    """The latents that a pass starts from: a learned table, plus what the previous pass left (architecture section 4).
+    """The latents that a pass starts from: a learned table, plus what the previous pass left (paper, 3.4).
 
     ``z0 = table + keep * LN0(u + FF(u))``, u the previous latents without gradient. LN0's gain starts at 0, so that
     training starts as if there was no previous pass; `keep` comes after LN0, so that without one it is the table.
@@ -241,7 +241,7 @@ class FIT(Backbone):
         return prediction, latents if self.self_conditioning > 0 else None
 
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
-        """The prediction of a second pass that starts from a first one's latents (paper, 3.4; architecture section 4).
+        """The prediction of a second pass that starts from a first one's latents (paper, 3.4).
 
         The first pass has no gradient and sees only as many samples as may keep its latents. Both passes share `x`,
         `c_noise` and `condition`. Shapes don't depend on the draws, and every process takes both passes.

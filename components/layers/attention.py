@@ -20,7 +20,7 @@ def xavier_linear(dim_in: int, dim_out: int, bias: bool = True, fused: int = 1) 
 
 
 def layer_norm(dim: int) -> nn.LayerNorm:
-    """LayerNorm with a gain and no bias (FIT, architecture section 2)."""
+    """LayerNorm with a gain and no bias."""
     return nn.LayerNorm(dim, eps=NORM_EPS, bias=False)
 
 

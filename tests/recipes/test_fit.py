@@ -107,6 +107,15 @@ def test_every_recipe_has_a_twin_of_seconds(name, tmp_path, monkeypatch):
     assert checkpoint_of(tmp_path / f"runs/{name}/latest")["global_step"] == 1
 
 
+def test_the_demo_trains_in_bf16(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    precision = ["--trainer.precision", "bf16-mixed"]
+    few = ["--trainer.max_steps", 2, "--data.num_videos=4", "--data.num_images=4"]
+    result = call("fit", "-c", "demo", "--smoke", *precision, *few)
+    assert result.code == 0, result.err
+    assert checkpoint_of(tmp_path / "runs/demo/latest")["global_step"] == 2
+
+
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_every_recipe_says_what_it_is_and_how_to_run_it(name):
     file = shipped_recipes()[name]
