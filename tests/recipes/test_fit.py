@@ -70,7 +70,9 @@ def test_the_saved_config_reads_back_as_itself(work):
 )
 def test_precedence(words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    values = {"demo": 500, "a": 11, "b": 12, "smoke": 20}
+    recipes = {name: yaml.safe_load(shipped_recipes()[name].read_text()) for name in ("demo", "overlays/smoke")}
+    demo, smoke = (recipe["sampling"]["every_n_steps"] for recipe in recipes.values())
+    values = {"demo": demo, "a": 11, "b": 12, "smoke": smoke}
     for name in "ab":
         (tmp_path / f"{name}.yaml").write_text(f"sampling: {{every_n_steps: {values[name]}}}")
     config = config_of(*words.split())
