@@ -1,6 +1,6 @@
 """Backbones, diffusion frameworks, conditioning, sampling and the module that joins them."""
 
-from .backbones import FIT
+from .backbones import FIT, UNet
 from .callbacks import EMA, SampleGrid
 from .conditioning import ByteText, Conditioners, FrameRate, Resolution, Text
 from .frameworks import EDM
@@ -21,6 +21,7 @@ __all__ = [
     "Resolution",
     "SampleGrid",
     "Text",
+    "UNet",
     "VideoDiffusion",
     "WarmupCosine",
 ]

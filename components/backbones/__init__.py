@@ -1,5 +1,6 @@
 """Backbones."""
 
 from .fit import FIT
+from .unet import UNet
 
-__all__ = ["FIT"]
+__all__ = ["FIT", "UNet"]

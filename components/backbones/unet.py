@@ -1,0 +1,295 @@
+"""U-Net: the image U-Net of ADM, with attention over frames and to the conditioning (paper, 4 and Table 7).
+
+The baseline of FIT. Frames are images of a batch; they meet in attention alone, which reads the conditioning in the
+same softmax. Blocks are those of Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis" (ADM).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+from torch import Tensor, nn
+
+from ..interfaces import Backbone, Condition, State, VideoShape
+from ..layers.patching import Size3
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """GroupNorm of 32 groups (ADM); below 128 channels, of 4 channels each, so that a group never is one channel."""
+    return nn.GroupNorm(math.gcd(32, channels if channels >= 128 else channels // 4), channels)
+
+
+def start_at_zero(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+    """The layer with weights and bias 0: a residual branch that ends in it adds nothing before training."""
+    nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class LevelEmbedding(nn.Sequential):
+    """The noise level as one vector: sines and cosines, Linear, SiLU, Linear.
+
+    Args:
+        num_features: Sines and cosines together; even.
+        dim: Width of the vector.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, num_features: int, dim: int) -> None:
+        super().__init__(nn.Linear(num_features, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.register_buffer("frequencies", torch.logspace(0, -4, num_features // 2), persistent=False)
+
+    def forward(self, c_noise: Tensor) -> Tensor:
+        """Vectors ``[B, dim]`` of noise levels ``[B]``."""
+        angles = c_noise.float().unsqueeze(-1) * self.frequencies
+        return super().forward(torch.cat([angles.cos(), angles.sin()], dim=-1))
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions; the noise level scales and shifts between them (ADM).
+
+    Args:
+        dim: Channels in.
+        dim_out: Channels out.
+        dim_level: Width of the noise level's vector.
+        dropout: Dropout before the second convolution.
+        resample: ``down`` halves rows and columns by averaging, ``up`` doubles them by repeating, on both branches.
+    """
+
+    def __init__(
+        self, dim: int, dim_out: int, dim_level: int, dropout: float, resample: Literal["down", "up"] | None = None
+    ) -> None:
+        super().__init__()
+        self.norm_in = group_norm(dim)
+        self.conv_in = nn.Conv2d(dim, dim_out, 3, padding=1)
+        self.level = nn.Linear(dim_level, 2 * dim_out)
+        self.norm_out = group_norm(dim_out)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = start_at_zero(nn.Conv2d(dim_out, dim_out, 3, padding=1))
+        self.skip = nn.Identity() if dim == dim_out else nn.Conv2d(dim, dim_out, 1)
+        self.resample: nn.Module = nn.Identity()
+        if resample is not None:
+            self.resample = nn.AvgPool2d(2) if resample == "down" else nn.Upsample(scale_factor=2)
+
+    def forward(self, x: Tensor, level: Tensor) -> Tensor:
+        """Images ``[(B T), C, H, W]`` in and out; `level` is ``[B, D]``, after its SiLU."""
+        h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
+        scale, shift = repeat(self.level(level), "b (two c) -> two (b t) c 1 1", two=2, t=len(x) // len(level))
+        h = self.conv_out(self.dropout(F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))))
+        return self.skip(self.resample(x)) + h
+
+
+class ConditionedAttention(nn.Module):
+    """Attention among the places of a frame or among the frames of a place, and to the conditioning.
+
+    Keys and values of the conditioning come before the layer's own: one softmax over both.
+
+    Args:
+        dim: Channels in and out.
+        head_dim: Channels per head.
+        dim_condition: Width of the conditioning tokens.
+        num_frames: Frames to attend over, each with a learned position; None: attend over places.
+
+    Raises:
+        ValueError: `head_dim` does not divide `dim`.
+    """
+
+    def __init__(self, dim: int, head_dim: int, dim_condition: int, num_frames: int | None = None) -> None:
+        super().__init__()
+        if dim % head_dim:
+            fits = [d for d in range(1, dim + 1) if dim % d == 0]
+            raise ValueError(f"head_dim={head_dim} does not divide the {dim} channels of a level; {fits} fit")
+        self.head_dim = head_dim
+        self.norm = group_norm(dim)
+        self.to_qkv = nn.Linear(dim, 3 * dim)
+        self.condition_to_kv = nn.Linear(dim_condition, 2 * dim)
+        self.to_out = start_at_zero(nn.Linear(dim, dim))
+        self.positions = None if num_frames is None else nn.Parameter(0.02 * torch.randn(num_frames, 1, 1, dim))
+
+    def forward(self, x: Tensor, condition: Condition) -> Tensor:
+        """Images ``[(B T), C, H, W]`` in and out, B as in the condition."""
+        batch, (height, width) = len(condition.tokens), x.shape[-2:]
+        tokens = rearrange(self.norm(x), "(b t) c h w -> b t h w c", b=batch)
+        if self.positions is None:
+            order = "(b t) m (h w) d"
+        else:
+            order = "(b h w) m t d"
+            tokens = tokens + self.positions
+        q, k, v = rearrange(self.to_qkv(tokens), f"b t h w (p m d) -> p {order}", p=3, d=self.head_dim)
+        shared = rearrange(self.condition_to_kv(condition.tokens), "b s (p m d) -> p b m s d", p=2, d=self.head_dim)
+        times = len(q) // batch
+        shared = repeat(shared, "p b m s d -> p (b n) m s d", n=times)
+        k, v = torch.cat([shared[0], k], dim=2), torch.cat([shared[1], v], dim=2)
+        mask = F.pad(condition.mask, (0, q.shape[2]), value=True)
+        out = F.scaled_dot_product_attention(q, k, v, repeat(mask, "b s -> (b n) 1 1 s", n=times))
+        out = self.to_out(rearrange(out, f"{order} -> b t h w (m d)", b=batch, h=height, w=width))
+        return x + rearrange(out, "b t h w c -> (b t) c h w")
+
+
+class Stage(nn.Module):
+    """A residual block and the attention layers after it.
+
+    Args:
+        block: The residual block.
+        attentions: Attention layers; none at levels without.
+    """
+
+    def __init__(self, block: ResidualBlock, attentions: Sequence[ConditionedAttention] = ()) -> None:
+        super().__init__()
+        self.block = block
+        self.attentions = nn.ModuleList(attentions)
+
+    def forward(self, x: Tensor, level: Tensor, condition: Condition) -> Tensor:
+        """Images ``[(B T), C, H, W]`` in and out."""
+        x = self.block(x, level)
+        for attention in self.attentions:
+            x = attention(x, condition)
+        return x
+
+
+class UNet(Backbone):
+    """U-Net backbone. The defaults are the paper's 85M (Table 7) but for `shape` (its 16 x 36 x 64).
+
+    What the paper leaves open is chosen to come closest to its parameter counts: attention over frames follows
+    attention over places at the same levels, and both read the conditioning.
+
+    Args:
+        shape: Size of the videos; rows and columns that cannot be halved often enough are padded inside.
+        channels: Channels of the first level, a multiple of 4.
+        multipliers: Channels of each level as multiples of `channels`; a level has half the rows and columns of the
+            one before.
+        num_blocks: Residual blocks per level on the way down; there is one more on the way up.
+        attention_levels: Levels with attention, 0 the first; between down and up there always is one.
+        head_dim: Channels per head.
+        dim_condition: Width of the conditioning tokens.
+        dropout: Dropout in the residual blocks, 0..1.
+        patch: Frames, rows and columns that are the channels of one place (the paper: 1, 1, 1). A patch of all frames
+            makes motion a matter of channels: much cheaper, for short videos of a fixed length.
+        pool_condition: Add the mean of the conditioning tokens to the noise level's vector as well, which reaches every
+            block: captions are followed after fewer steps (not in the paper).
+
+    Raises:
+        ValueError: Sizes that don't divide; the message names those that would.
+    """
+
+    def __init__(
+        self,
+        shape: VideoShape,
+        channels: int = 128,
+        multipliers: Sequence[int] = (1, 2, 2, 3),
+        num_blocks: int = 2,
+        attention_levels: Sequence[int] = (1, 2, 3),
+        head_dim: int = 64,
+        dim_condition: int = 768,
+        dropout: float = 0.1,
+        patch: Size3 = (1, 1, 1),
+        pool_condition: bool = False,
+    ) -> None:
+        super().__init__()
+        if shape.num_frames % patch[0]:
+            fits = [t for t in range(1, shape.num_frames + 1) if shape.num_frames % t == 0]
+            raise ValueError(
+                f"patch={list(patch)}: {patch[0]} frames don't divide the video's {shape.num_frames}; {fits} fit"
+            )
+        if channels < 4 or channels % 4:
+            raise ValueError(f"channels={channels} must be a multiple of 4")
+        if not set(attention_levels) <= set(range(len(multipliers))):
+            raise ValueError(
+                f"attention_levels={list(attention_levels)}: with {len(multipliers)} multipliers, levels are "
+                f"{list(range(len(multipliers)))}"
+            )
+        self.shape = shape
+        self.dim_condition = dim_condition
+        self.patch = patch
+        self.halvings = len(multipliers) - 1
+        num_frames = shape.num_frames // patch[0]
+        patch_dim = shape.channels * math.prod(patch)
+        dim_level = 4 * channels
+        dims = [channels * multiplier for multiplier in multipliers]
+
+        def attentions(dim: int) -> list[ConditionedAttention]:
+            return [ConditionedAttention(dim, head_dim, dim_condition, frames) for frames in (None, num_frames)]
+
+        def stage(level: int, dim_in: int) -> Stage:
+            block = ResidualBlock(dim_in, dims[level], dim_level, dropout)
+            return Stage(block, attentions(dims[level]) if level in attention_levels else ())
+
+        def resample(level: int, how: Literal["down", "up"]) -> Stage:
+            return Stage(ResidualBlock(dims[level], dims[level], dim_level, dropout, how))
+
+        self.level = LevelEmbedding(channels, dim_level)
+        self.pooled = nn.Linear(dim_condition, dim_level) if pool_condition else None
+        self.stem = nn.Conv2d(patch_dim, channels, 3, padding=1)
+        self.down = nn.ModuleList()
+        skips = [channels]
+        for level, dim in enumerate(dims):
+            if level:
+                self.down.append(resample(level - 1, "down"))
+                skips.append(dims[level - 1])
+            for _ in range(num_blocks):
+                self.down.append(stage(level, skips[-1]))
+                skips.append(dim)
+        middle = [ResidualBlock(dims[-1], dims[-1], dim_level, dropout) for _ in range(2)]
+        self.middle = nn.ModuleList([Stage(middle[0], attentions(dims[-1])), Stage(middle[1])])
+        self.up = nn.ModuleList()
+        self.enlarge = nn.ModuleList()
+        before = dims[-1]
+        for level, dim in reversed(list(enumerate(dims))):
+            widths = [before] + num_blocks * [dim]
+            self.up.append(nn.ModuleList(stage(level, width + skips.pop()) for width in widths))
+            if level:
+                self.enlarge.append(resample(level, "up"))
+            before = dim
+        self.head = nn.Sequential(
+            group_norm(channels), nn.SiLU(), start_at_zero(nn.Conv2d(channels, patch_dim, 3, padding=1))
+        )
+        self.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
+
+    def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
+        """See `Backbone.forward`; there is no state."""
+        level = F.silu(self._level(c_noise, condition))
+        h = self.stem(self._to_images(x))
+        skips = [h]
+        for stage in self.down:
+            h = stage(h, level, condition)
+            skips.append(h)
+        for stage in self.middle:
+            h = stage(h, level, condition)
+        for i, stages in enumerate(self.up):
+            if i:
+                h = self.enlarge[i - 1](h, level, condition)
+            assert isinstance(stages, nn.ModuleList)
+            for stage in stages:
+                h = stage(torch.cat([h, skips.pop()], dim=1), level, condition)
+        return self._to_video(self.head(h), x), None
+
+    def _level(self, c_noise: Tensor, condition: Condition) -> Tensor:
+        level = self.level(c_noise)
+        if self.pooled is None:
+            return level
+        mask = rearrange(condition.mask, "b s -> b s 1")
+        return level + self.pooled((condition.tokens * mask).sum(1) / mask.sum(1))
+
+    def _to_images(self, video: Tensor) -> Tensor:
+        """Padded frames ``[(B T), C, H, W]`` of a video, patches in the channels."""
+        height, width = (size * 2**self.halvings for size in self.patch[1:])
+        rows, columns = video.shape[3:]
+        video = F.pad(video, (0, -columns % width, 0, -rows % height))
+        images = rearrange(video, "b c (t pt) (h ph) (w pw) -> (b t) (c pt ph pw) h w", **self._patch_axes())
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _to_video(self, images: Tensor, like: Tensor) -> Tensor:
+        """The video ``[B, C, T, H, W]`` of such frames, of the batch and size of `like`."""
+        axes = {"b": len(like), **self._patch_axes()}
+        video = rearrange(images, "(b t) (c pt ph pw) h w -> b c (t pt) (h ph) (w pw)", **axes)
+        return video[..., : like.shape[3], : like.shape[4]]
+
+    def _patch_axes(self) -> dict[str, int]:
+        return dict(zip(("pt", "ph", "pw"), self.patch, strict=True))

@@ -1,0 +1,141 @@
+"""The U-Net against its published sizes, ADM's wiring and the properties of its layers."""
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from snapvideo.components import UNet
+from snapvideo.components.interfaces import Condition, VideoShape
+
+SHAPE = VideoShape(num_frames=4, height=10, width=16)  # rows are padded to 12
+
+
+def small_unet(**settings) -> UNet:
+    """A U-Net whose branches that start at zero have weights."""
+    torch.manual_seed(0)
+    defaults = {
+        "channels": 8,
+        "multipliers": (1, 2, 2),
+        "num_blocks": 1,
+        "attention_levels": (1, 2),
+        "head_dim": 8,
+        "dim_condition": 12,
+    }
+    unet = UNet(SHAPE, **(defaults | settings)).eval()
+    with torch.no_grad():
+        for parameter in unet.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return unet
+
+
+def condition(batch_size: int = 1, dim: int = 12, length: int = 5) -> Condition:
+    return Condition(torch.randn(batch_size, length, dim), torch.ones(batch_size, length, dtype=torch.bool))
+
+
+def change(unet: UNet, x: torch.Tensor, moved: torch.Tensor) -> torch.Tensor:
+    """Where the prediction changes ``[T, H, W]`` when `x` becomes `moved`."""
+    tokens = condition()
+    c_noise = torch.zeros(1)
+    return (unet(moved, c_noise, tokens)[0] - unet(x, c_noise, tokens)[0]).abs().amax((0, 1))
+
+
+def parameters(*modules: nn.Module) -> int:
+    return sum(p.numel() for module in modules for p in module.parameters())
+
+
+PAPER = {"85M": {}, "284M": {"channels": 192, "multipliers": (1, 2, 3, 4)}}
+
+
+@pytest.mark.parametrize(("name", "published"), [("85M", 85e6), ("284M", 284e6)])
+def test_parameters_of_the_papers_sizes(name, published):
+    """With the projection of 1024-wide text, within 1% (paper, Table 7)."""
+    with torch.device("meta"):
+        unet = UNet(VideoShape(16, 36, 64), **PAPER[name])
+        count = parameters(unet, nn.Linear(1024, 768))
+    assert count == pytest.approx(published, rel=0.01)
+
+
+@pytest.mark.parametrize(("name", "tflop"), [("85M", 0.688), ("284M", 1.835)])
+def test_forward_flops_of_the_papers_sizes(name, tflop):
+    """Within 3% of a count made independently of this code."""
+    with torch.device("meta"):
+        unet = UNet(VideoShape(16, 36, 64), **PAPER[name])
+        tokens = Condition(torch.empty(1, 131, 768), torch.ones(1, 131, dtype=torch.bool))
+        with FlopCounterMode(display=False) as counter:
+            unet(torch.empty(1, 3, 16, 36, 64), torch.empty(1), tokens)
+    assert counter.get_total_flops() / 1e12 == pytest.approx(tflop, rel=0.03)
+
+
+def test_starts_at_zero():
+    torch.manual_seed(0)
+    unet = UNet(SHAPE, channels=8, multipliers=(1, 2), attention_levels=(1,), head_dim=8, dim_condition=12)
+    assert not unet(torch.randn(2, *SHAPE), torch.zeros(2), condition(2))[0].any()
+
+
+def test_frames_meet_in_attention_alone():
+    x = torch.randn(1, *SHAPE)
+    moved = x.clone()
+    moved[:, :, 2] += 1.0
+    assert (change(small_unet(), x, moved) > 0).any((1, 2)).all()
+    alone = small_unet()
+    for module in alone.modules():
+        if getattr(module, "positions", None) is not None:  # attention over frames
+            nn.init.zeros_(module.to_out.weight)
+    changed = (change(alone, x, moved) > 0).any((1, 2))
+    assert changed.tolist() == [False, False, True, False]
+
+
+def test_order_of_frames_matters():
+    unet, x, tokens = small_unet(), torch.randn(1, *SHAPE), condition()
+    forward, backward = unet(x, torch.zeros(1), tokens)[0], unet(x.flip(2), torch.zeros(1), tokens)[0]
+    assert not torch.allclose(forward, backward.flip(2), atol=1e-4)
+
+
+def test_a_patch_of_all_frames_makes_them_channels():
+    unet = small_unet(patch=(4, 1, 1))
+    assert unet.stem.weight.shape == (8, 12, 3, 3)
+    x = torch.randn(1, *SHAPE)
+    moved = x.clone()
+    moved[:, :, 2] += 1.0
+    assert (change(unet, x, moved) > 0).any((1, 2)).all()
+
+
+def test_patches_keep_their_place():
+    """With the identity in place of the network, patches go in and come out where they were."""
+    unet = small_unet(patch=(2, 2, 2))
+    x = torch.arange(3 * 4 * 10 * 16.0).view(1, 3, 4, 10, 16)
+    images = unet._to_images(x)
+    assert images.shape == (2, 24, 8, 8)  # 10 rows are padded to 16: patches of 2 that are halved twice
+    assert torch.equal(unet._to_video(images, x), x)
+
+
+@pytest.mark.parametrize("pool_condition", [False, True])
+def test_masked_conditioning_tokens_have_no_effect(pool_condition):
+    unet, x, tokens = small_unet(pool_condition=pool_condition), torch.randn(2, *SHAPE), condition(2)
+    tokens.mask[:, 3:] = False
+    changed = Condition(tokens.tokens.clone(), tokens.mask)
+    changed.tokens[:, 3:] = 9.0
+    shorter = Condition(tokens.tokens[:, :3], tokens.mask[:, :3])
+    out = unet(x, torch.zeros(2), tokens)[0]
+    torch.testing.assert_close(unet(x, torch.zeros(2), changed)[0], out)
+    torch.testing.assert_close(unet(x, torch.zeros(2), shorter)[0], out)
+
+
+def test_noise_level_matters():
+    unet, x, tokens = small_unet(), torch.randn(1, *SHAPE), condition()
+    assert not torch.allclose(unet(x, torch.zeros(1), tokens)[0], unet(x, torch.ones(1), tokens)[0], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"patch": (3, 1, 1)}, r"patch=\[3, 1, 1\]: 3 frames don't divide the video's 4; \[1, 2, 4\] fit"),
+        ({"channels": 6}, r"channels=6 must be a multiple of 4"),
+        ({"attention_levels": (1, 3)}, r"attention_levels=\[1, 3\]: with 3 multipliers, levels are \[0, 1, 2\]"),
+        ({"head_dim": 5}, r"head_dim=5 does not divide the 16 channels of a level; \[1, 2, 4, 8, 16\] fit"),
+    ],
+)
+def test_bad_sizes_name_what_would_fit(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small_unet(**settings)
