@@ -225,7 +225,9 @@ class UNet(Backbone):
             return Stage(ResidualBlock(dims[level], dims[level], dim_level, dropout, how))
 
         self.level = LevelEmbedding(channels, dim_level)
-        self.pooled = nn.Linear(dim_condition, dim_level) if pool_condition else None
+        self.pooled = None
+        if pool_condition:
+            self.pooled = nn.Sequential(nn.LayerNorm(dim_condition), nn.Linear(dim_condition, dim_level))
         self.stem = nn.Conv2d(patch_dim, channels, 3, padding=1)
         self.down = nn.ModuleList()
         skips = [channels]

@@ -14,13 +14,13 @@ from pathlib import Path
 import yaml
 
 from ..errors import UserError
-from ..shipped import CONFIG, SMOKE, find_recipe, recipe_name, shipped_recipes, summary
+from ..shipped import CONFIG, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
 
 HELP = """\
 usage: snapvideo {verb} -c RECIPE [-c RECIPE ...] [--KEY VALUE ...]
 
   -c, --config     a recipe: one of those below by its name, a file, or the folder of a run; later ones win
-  --KEY VALUE      any setting, over all recipes: --trainer.max_steps 100 --model.backbone.dim_patch 48
+  --KEY VALUE      any setting, over all recipes: --trainer.max_steps 100 --model.backbone.channels 48
   --ckpt_path      {checkpoint}
 {options}
 settings
@@ -55,7 +55,7 @@ def run(verb: str, argv: list[str]) -> None:
     recipes = [find_recipe(name) for name in options.config]
     for recipe in recipes:
         _check(recipe)
-    files = [f"--config={file}" for file in (*recipes, *([SMOKE] if options.smoke else []))]
+    files = [f"--config={file}" for file in (*recipes, *(smoke_overlays(recipes) if options.smoke else []))]
     args = [*files, *("--help" if word == "--help-all" else word for word in settings)]
 
     _quieten()

@@ -167,7 +167,7 @@ def test_other_verbs_take_a_run(work):
 
 
 def test_weights_of_another_model_are_refused(work, tmp_path):
-    words = ["--runs", tmp_path, "--ckpt_path", "runs/demo", "--model.backbone.dim_patch=16"]
+    words = ["--runs", tmp_path, "--ckpt_path", "runs/demo", "--model.backbone.channels=32"]
     result = call("fit", "-c", "runs/demo", *words)
     assert result.code == 2
     assert "another model" in result.err and "backbone." in result.err
