@@ -170,8 +170,10 @@ class UNet(Backbone):
         head_dim: Channels per head.
         dim_condition: Width of the conditioning tokens.
         dropout: Dropout in the residual blocks, 0..1.
-        patch: Frames, rows and columns that are the channels of one place (the paper: 1, 1, 1). A patch of all frames
-            makes motion a matter of channels: much cheaper, for short videos of a fixed length.
+        patch: Frames, rows and columns that are the channels of one place (the paper: 1, 1, 1). Patches save most of
+            the first level. What is in one patch has weights of its own: motion within it is learned place by place.
+        stem_frames: Places in time that the first convolution sees, odd (the paper: 1). With more, frames need not wait
+            for attention to add up what they have in common.
         pool_condition: Add the mean of the conditioning tokens to the noise level's vector as well, which reaches every
             block: captions are followed after fewer steps (not in the paper).
 
@@ -190,6 +192,7 @@ class UNet(Backbone):
         dim_condition: int = 768,
         dropout: float = 0.1,
         patch: Size3 = (1, 1, 1),
+        stem_frames: int = 1,
         pool_condition: bool = False,
     ) -> None:
         super().__init__()
@@ -198,6 +201,8 @@ class UNet(Backbone):
             raise ValueError(
                 f"patch={list(patch)}: {patch[0]} frames don't divide the video's {shape.num_frames}; {fits} fit"
             )
+        if stem_frames % 2 == 0:
+            raise ValueError(f"stem_frames={stem_frames} must be odd: as many frames before as after")
         if channels < 4 or channels % 4:
             raise ValueError(f"channels={channels} must be a multiple of 4")
         if not set(attention_levels) <= set(range(len(multipliers))):
@@ -228,7 +233,7 @@ class UNet(Backbone):
         self.pooled = None
         if pool_condition:
             self.pooled = nn.Sequential(nn.LayerNorm(dim_condition), nn.Linear(dim_condition, dim_level))
-        self.stem = nn.Conv2d(patch_dim, channels, 3, padding=1)
+        self.stem = nn.Conv3d(patch_dim, channels, (stem_frames, 3, 3), padding=(stem_frames // 2, 1, 1))
         self.down = nn.ModuleList()
         skips = [channels]
         for level, dim in enumerate(dims):
@@ -252,12 +257,14 @@ class UNet(Backbone):
         self.head = nn.Sequential(
             group_norm(channels), nn.SiLU(), start_at_zero(nn.Conv2d(channels, patch_dim, 3, padding=1))
         )
-        self.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
+        for part in (self.down, self.middle, self.up, self.enlarge, self.head):
+            part.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """See `Backbone.forward`; there is no state."""
         level = F.silu(self._level(c_noise, condition))
-        h = self.stem(self._to_images(x))
+        h = rearrange(self.stem(self._to_patches(x)), "b c t h w -> (b t) c h w")
+        h = h.contiguous(memory_format=torch.channels_last)
         skips = [h]
         for stage in self.down:
             h = stage(h, level, condition)
@@ -279,16 +286,15 @@ class UNet(Backbone):
         mask = rearrange(condition.mask, "b s -> b s 1")
         return level + self.pooled((condition.tokens * mask).sum(1) / mask.sum(1))
 
-    def _to_images(self, video: Tensor) -> Tensor:
-        """Padded frames ``[(B T), C, H, W]`` of a video, patches in the channels."""
+    def _to_patches(self, video: Tensor) -> Tensor:
+        """The padded video ``[B, C, T, H, W]`` with the pixels of a patch as channels of one place."""
         height, width = (size * 2**self.halvings for size in self.patch[1:])
         rows, columns = video.shape[3:]
         video = F.pad(video, (0, -columns % width, 0, -rows % height))
-        images = rearrange(video, "b c (t pt) (h ph) (w pw) -> (b t) (c pt ph pw) h w", **self._patch_axes())
-        return images.contiguous(memory_format=torch.channels_last)
+        return rearrange(video, "b c (t pt) (h ph) (w pw) -> b (c pt ph pw) t h w", **self._patch_axes())
 
     def _to_video(self, images: Tensor, like: Tensor) -> Tensor:
-        """The video ``[B, C, T, H, W]`` of such frames, of the batch and size of `like`."""
+        """The video ``[B, C, T, H, W]`` of images of patches ``[(B T), C, H, W]``, of the batch and size of `like`."""
         axes = {"b": len(like), **self._patch_axes()}
         video = rearrange(images, "(b t) (c pt ph pw) h w -> b c (t pt) (h ph) (w pw)", **axes)
         return video[..., : like.shape[3], : like.shape[4]]

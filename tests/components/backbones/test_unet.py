@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from einops import rearrange
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -73,17 +74,18 @@ def test_starts_at_zero():
     assert not unet(torch.randn(2, *SHAPE), torch.zeros(2), condition(2))[0].any()
 
 
-def test_frames_meet_in_attention_alone():
+@pytest.mark.parametrize(("stem_frames", "expected"), [(1, [2]), (3, [1, 2, 3])])
+def test_frames_meet_in_attention_and_in_a_stem_of_several(stem_frames, expected):
     x = torch.randn(1, *SHAPE)
     moved = x.clone()
     moved[:, :, 2] += 1.0
     assert (change(small_unet(), x, moved) > 0).any((1, 2)).all()
-    alone = small_unet()
+    alone = small_unet(stem_frames=stem_frames)
     for module in alone.modules():
         if getattr(module, "positions", None) is not None:  # attention over frames
             nn.init.zeros_(module.to_out.weight)
     changed = (change(alone, x, moved) > 0).any((1, 2))
-    assert changed.tolist() == [False, False, True, False]
+    assert changed.nonzero().flatten().tolist() == expected
 
 
 def test_order_of_frames_matters():
@@ -94,7 +96,7 @@ def test_order_of_frames_matters():
 
 def test_a_patch_of_all_frames_makes_them_channels():
     unet = small_unet(patch=(4, 1, 1))
-    assert unet.stem.weight.shape == (8, 12, 3, 3)
+    assert unet.stem.weight.shape == (8, 12, 1, 3, 3)
     x = torch.randn(1, *SHAPE)
     moved = x.clone()
     moved[:, :, 2] += 1.0
@@ -105,9 +107,9 @@ def test_patches_keep_their_place():
     """With the identity in place of the network, patches go in and come out where they were."""
     unet = small_unet(patch=(2, 2, 2))
     x = torch.arange(3 * 4 * 10 * 16.0).view(1, 3, 4, 10, 16)
-    images = unet._to_images(x)
-    assert images.shape == (2, 24, 8, 8)  # 10 rows are padded to 16: patches of 2 that are halved twice
-    assert torch.equal(unet._to_video(images, x), x)
+    patches = unet._to_patches(x)
+    assert patches.shape == (1, 24, 2, 8, 8)  # 10 rows are padded to 16: patches of 2 that are halved twice
+    assert torch.equal(unet._to_video(rearrange(patches, "b c t h w -> (b t) c h w"), x), x)
 
 
 @pytest.mark.parametrize("pool_condition", [False, True])
@@ -131,6 +133,7 @@ def test_noise_level_matters():
     ("settings", "message"),
     [
         ({"patch": (3, 1, 1)}, r"patch=\[3, 1, 1\]: 3 frames don't divide the video's 4; \[1, 2, 4\] fit"),
+        ({"stem_frames": 2}, r"stem_frames=2 must be odd"),
         ({"channels": 6}, r"channels=6 must be a multiple of 4"),
         ({"attention_levels": (1, 3)}, r"attention_levels=\[1, 3\]: with 3 multipliers, levels are \[0, 1, 2\]"),
         ({"head_dim": 5}, r"head_dim=5 does not divide the 16 channels of a level; \[1, 2, 4, 8, 16\] fit"),
