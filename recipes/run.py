@@ -28,6 +28,9 @@ from .shipped import CONFIG, HERE, LATEST
 
 PRETRAINED = HERE / "pretrained"
 WEIGHTS = "model.safetensors"
+SCALE = ".int8_scale"
+LARGE_KERNEL = 2**16
+"""Values from which on a convolution kernel is packed in int8."""
 LAST = "checkpoints/last.ckpt"
 ENVIRONMENT = "env.json"
 
@@ -132,8 +135,31 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"there is no checkpoint {file}")
     if file.suffix == ".safetensors":
-        return load_file(file)
+        return expand(load_file(file))
     return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+
+
+def compress(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights in float16; large convolution kernels in int8, with a scale per output channel beside them."""
+    packed = {}
+    for name, tensor in weights.items():
+        if tensor.dim() == 4 and tensor.numel() >= LARGE_KERNEL:
+            scale = tensor.abs().amax((1, 2, 3), keepdim=True).div(127).clamp(min=1e-12)
+            packed[name + SCALE] = scale.contiguous()
+            packed[name] = (tensor / scale).round().clamp(-127, 127).to(torch.int8).contiguous()
+        else:
+            packed[name] = tensor.half().contiguous()
+    return packed
+
+
+def expand(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `compress` packed, int8 kernels in float32."""
+    scales = {name.removesuffix(SCALE): scale for name, scale in packed.items() if name.endswith(SCALE)}
+    return {
+        name: tensor.float() * scales[name] if name in scales else tensor
+        for name, tensor in packed.items()
+        if not name.endswith(SCALE)
+    }
 
 
 def check_weights(model: LightningModule, weights: Mapping[str, Tensor], file: Path) -> None:
@@ -169,7 +195,7 @@ def pick_device(name: str) -> torch.device:
 def pack_run(run: str | Path, out: Path) -> None:
     """Write what sampling a run needs: ``model.safetensors``, ``config.yaml``, and ``record.json``, how it was trained.
 
-    Weights are stored in float16: sampling needs no more, and the file is half as large. The config has the sections
+    Weights are stored in half precision or less (`compress`): sampling needs no more. The config has the sections
     that sampling reads: others may hold paths of this machine.
 
     Args:
@@ -184,7 +210,7 @@ def pack_run(run: str | Path, out: Path) -> None:
     environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     counts = checkpoint["callbacks"]["Record"]
     record = {"steps": checkpoint["global_step"], "clips": counts["clips"], "seconds": round(counts["seconds"])}
-    weights = {name: tensor.half().contiguous() for name, tensor in checkpoint["state_dict"].items()}
+    weights = compress(checkpoint["state_dict"])
     out.mkdir(parents=True, exist_ok=True)
     partial = out / f".{WEIGHTS}.partial"
     save_file(weights, partial)

@@ -233,7 +233,6 @@ class UNet(Backbone):
         self.pooled = None
         if pool_condition:
             self.pooled = nn.Sequential(nn.LayerNorm(dim_condition), nn.Linear(dim_condition, dim_level))
-        self.stem = nn.Conv3d(patch_dim, channels, (stem_frames, 3, 3), padding=(stem_frames // 2, 1, 1))
         self.down = nn.ModuleList()
         skips = [channels]
         for level, dim in enumerate(dims):
@@ -257,8 +256,8 @@ class UNet(Backbone):
         self.head = nn.Sequential(
             group_norm(channels), nn.SiLU(), start_at_zero(nn.Conv2d(channels, patch_dim, 3, padding=1))
         )
-        for part in (self.down, self.middle, self.up, self.enlarge, self.head):
-            part.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
+        self.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
+        self.stem = nn.Conv3d(patch_dim, channels, (stem_frames, 3, 3), padding=(stem_frames // 2, 1, 1))
 
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """See `Backbone.forward`; there is no state."""

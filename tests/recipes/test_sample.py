@@ -119,6 +119,20 @@ def test_a_packed_run_is_the_run(work, packed):
     assert str(work) not in "".join(file.read_text() for file in packed.glob("*.[jy]*"))
 
 
+def test_large_kernels_are_packed_in_a_byte_a_value():
+    kernel = (
+        torch.randn(64, 128, 3, 3, generator=torch.Generator().manual_seed(0))
+        * torch.logspace(-4, 0, 64)[:, None, None, None]
+    )
+    kernel[3] = 0.0
+    packed = runs.compress({"large": kernel, "small": kernel[:4, :4]})
+    assert packed["large"].dtype == torch.int8 and packed["small"].dtype == torch.float16
+    back = runs.expand(packed)
+    assert list(back) == ["large", "small"]
+    step = kernel.abs().amax((1, 2, 3), keepdim=True) / 127
+    assert ((back["large"] - kernel).abs() <= 0.501 * step).all()
+
+
 def test_a_shipped_model_samples_into_the_current_folder(packed, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("sample", "tiny", PROMPT, "-n", 1, "--steps", 1)
