@@ -52,7 +52,8 @@ def smoke_overlays(recipes: Sequence[Path]) -> list[Path]:
     backbone = ""
     for recipe in recipes:
         with suppress(KeyError, TypeError):
-            backbone = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]["backbone"]["class_path"]
+            named = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]["backbone"]
+            backbone = named if isinstance(named, str) else named["class_path"]
     return [SMOKE, SMOKE_UNET] if str(backbone).rpartition(".")[2] == "UNet" else [SMOKE]
 
 

@@ -1,7 +1,8 @@
 """U-Net: the image U-Net of ADM, with attention over frames and to the conditioning (paper, 4 and Table 7).
 
-The baseline of FIT. Frames are images of a batch; they meet in attention alone, which reads the conditioning in the
-same softmax. Blocks are those of Dhariwal & Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis" (ADM).
+The baseline of FIT. Frames are images of a batch; they meet in attention, which reads the conditioning in the same
+softmax, and in the first convolution where it is told to span several. Blocks are those of Dhariwal & Nichol 2021,
+"Diffusion Models Beat GANs on Image Synthesis" (ADM).
 """
 
 from __future__ import annotations
@@ -196,20 +197,7 @@ class UNet(Backbone):
         pool_condition: bool = False,
     ) -> None:
         super().__init__()
-        if shape.num_frames % patch[0]:
-            fits = [t for t in range(1, shape.num_frames + 1) if shape.num_frames % t == 0]
-            raise ValueError(
-                f"patch={list(patch)}: {patch[0]} frames don't divide the video's {shape.num_frames}; {fits} fit"
-            )
-        if stem_frames % 2 == 0:
-            raise ValueError(f"stem_frames={stem_frames} must be odd: as many frames before as after")
-        if channels < 4 or channels % 4:
-            raise ValueError(f"channels={channels} must be a multiple of 4")
-        if not set(attention_levels) <= set(range(len(multipliers))):
-            raise ValueError(
-                f"attention_levels={list(attention_levels)}: with {len(multipliers)} multipliers, levels are "
-                f"{list(range(len(multipliers)))}"
-            )
+        _check_sizes(shape, channels, multipliers, attention_levels, patch, stem_frames)
         self.shape = shape
         self.dim_condition = dim_condition
         self.patch = patch
@@ -300,3 +288,30 @@ class UNet(Backbone):
 
     def _patch_axes(self) -> dict[str, int]:
         return dict(zip(("pt", "ph", "pw"), self.patch, strict=True))
+
+
+def _check_sizes(
+    shape: VideoShape,
+    channels: int,
+    multipliers: Sequence[int],
+    attention_levels: Sequence[int],
+    patch: Size3,
+    stem_frames: int,
+) -> None:
+    """Raise ValueError where sizes of a `UNet` don't fit each other, naming those that would."""
+    if len(patch) != 3 or min(patch) < 1:
+        raise ValueError(f"patch={list(patch)} must be three sizes of at least 1: frames, rows, columns")
+    if shape.num_frames % patch[0]:
+        fits = [t for t in range(1, shape.num_frames + 1) if shape.num_frames % t == 0]
+        raise ValueError(
+            f"patch={list(patch)}: {patch[0]} frames don't divide the video's {shape.num_frames}; {fits} fit"
+        )
+    if stem_frames < 1 or stem_frames % 2 == 0:
+        raise ValueError(f"stem_frames={stem_frames} must be odd and at least 1: as many frames before as after")
+    if channels < 4 or channels % 4:
+        raise ValueError(f"channels={channels} must be a multiple of 4")
+    if not set(attention_levels) <= set(range(len(multipliers))):
+        raise ValueError(
+            f"attention_levels={list(attention_levels)}: with {len(multipliers)} multipliers, levels are "
+            f"{list(range(len(multipliers)))}"
+        )

@@ -6,7 +6,7 @@ import pytest
 import torch
 import yaml
 
-from snapvideo.recipes.shipped import shipped_recipes, summary
+from snapvideo.recipes.shipped import SMOKE_UNET, shipped_recipes, smoke_overlays, summary
 from snapvideo.recipes.training import Training
 
 from .conftest import call
@@ -107,6 +107,22 @@ def test_every_recipe_has_a_twin_of_seconds(name, tmp_path, monkeypatch):
     result = call("fit", "-c", name, "--smoke", "--trainer.max_steps", 1, "--data.num_videos=4", "--data.num_images=4")
     assert result.code == 0, result.err
     assert checkpoint_of(tmp_path / f"runs/{name}/latest")["global_step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "unet"),
+    [
+        (["model: {backbone: {class_path: UNet}}"], True),
+        (["model: {backbone: snapvideo.components.UNet}", "trainer: {max_steps: 3}"], True),
+        (["model: {backbone: UNet}", "model: {backbone: FIT}"], False),
+        (["trainer: {max_steps: 3}"], False),
+    ],
+)
+def test_the_twin_has_the_backbone_that_the_last_recipe_names(texts, unet, tmp_path):
+    recipes = [tmp_path / f"{i}.yaml" for i in range(len(texts))]
+    for recipe, text in zip(recipes, texts, strict=True):
+        recipe.write_text(text)
+    assert (SMOKE_UNET in smoke_overlays(recipes)) == unet
 
 
 def test_the_demo_trains_in_bf16(tmp_path, monkeypatch):

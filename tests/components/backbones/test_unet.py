@@ -133,6 +133,9 @@ def test_noise_level_matters():
     ("settings", "message"),
     [
         ({"patch": (3, 1, 1)}, r"patch=\[3, 1, 1\]: 3 frames don't divide the video's 4; \[1, 2, 4\] fit"),
+        ({"patch": (1, 2)}, r"patch=\[1, 2\] must be three sizes of at least 1"),
+        ({"patch": (0, 1, 1)}, r"patch=\[0, 1, 1\] must be three sizes of at least 1"),
+        ({"stem_frames": -1}, r"stem_frames=-1 must be odd and at least 1"),
         ({"stem_frames": 2}, r"stem_frames=2 must be odd"),
         ({"channels": 6}, r"channels=6 must be a multiple of 4"),
         ({"attention_levels": (1, 3)}, r"attention_levels=\[1, 3\]: with 3 multipliers, levels are \[0, 1, 2\]"),
