@@ -25,6 +25,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+MIN_FPS, MAX_FPS = 0.01, 1000.0
+"""Frame rates that files and players can do with."""
+
+GRID_COLUMNS, GRID_VIDEOS = 8, 64
+"""The most that one look takes in."""
+
 GREY = 128
 """Colour between the cells of a grid: it shows against dark videos and bright ones."""
 
@@ -34,14 +40,16 @@ def to_uint8(video: Tensor) -> Tensor:
     return video.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to("cpu", torch.uint8)
 
 
-def enlarge(video: Tensor, min_side: int = 256) -> Tensor:
+def enlarge(video: Tensor, min_side: int = 256, max_side: int = 16384) -> Tensor:
     """Repeat pixels a whole number of times, so that small videos are not blurred by players.
 
     Args:
         video: ``[..., H, W]``.
-        min_side: Pixels that the shorter side has at least, afterwards.
+        min_side: Pixels that the shorter side has at least, afterwards,
+        max_side: unless the longer side had more than this; H.264 takes no more.
     """
-    factor = max(1, math.ceil(min_side / min(video.shape[-2:])))
+    size = video.shape[-2:]
+    factor = max(1, min(math.ceil(min_side / min(size)), max_side // max(size)))
     return repeat(video, "... h w -> ... (h a) (w b)", a=factor, b=factor)
 
 
@@ -63,6 +71,12 @@ def grid(videos: Tensor, columns: int, pad: int = 2) -> Tensor:
     cells = torch.nn.functional.pad(cells, (0, pad, 0, pad), value=GREY)
     joined = rearrange(cells, "(i j) c t h w -> c t (i h) (j w)", j=columns)
     return torch.nn.functional.pad(joined, (pad, 0, pad, 0), value=GREY)
+
+
+def grid_columns(num_prompts: int, num_per_prompt: int) -> int:
+    """Columns of a grid: a row per prompt where it has several videos, else about a square; `GRID_COLUMNS` at most."""
+    columns = num_per_prompt if num_per_prompt > 1 else math.ceil(math.sqrt(num_prompts))
+    return min(columns, GRID_COLUMNS)
 
 
 def contact_sheet(videos: Tensor, columns: int = 8, pad: int = 2) -> Tensor:
@@ -208,5 +222,5 @@ def _check(array: Tensor | NDArray[Any], axes: str) -> None:
 
 
 def _check_fps(fps: float) -> None:
-    if not 0 < fps < math.inf:
-        raise ValueError(f"fps is {fps}: a video file needs a finite number above 0 (for one image: encode_png)")
+    if not MIN_FPS <= fps <= MAX_FPS:
+        raise ValueError(f"fps is {fps}: a video file needs {MIN_FPS} to {MAX_FPS} (for one image: encode_png)")

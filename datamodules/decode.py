@@ -83,7 +83,7 @@ def decode_image(path: Path, shape: VideoShape) -> Clip:
 def _fit_image(image: Image.Image, shape: VideoShape) -> Clip:
     stored = image.size
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    turned = orientation >= 5  # the sides change places
+    turned = orientation in (5, 6, 7, 8)  # the sides change places
     width, height = (shape.height, shape.width) if turned else (shape.width, shape.height)
     scale = max(width / stored[0], height / stored[1])
     # A JPEG can be decoded at a half, a quarter or an eighth of its size, here at twice the size wanted or more.

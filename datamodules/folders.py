@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -133,10 +134,11 @@ class JointFolders(LightningDataModule):
             if (folder is None) != (size == 0) or size < 0:
                 fix = "give a folder and a batch size of 1 or more, or neither"
                 raise ValueError(f"{modality}s is {folder} and {modality}_batch_size is {size}: {fix}")
-        if not fps or min(fps) <= 0:
-            raise ValueError(f"fps is {list(fps)}: give at least one frame rate, all above 0")
-        if holdout < 0:
-            raise ValueError(f"holdout is {holdout}: it must be 0 (no validation) or more")
+        if not fps or not all(0 < rate < math.inf for rate in fps):
+            raise ValueError(f"fps is {list(fps)}: give at least one frame rate, all finite and above 0")
+        for name, value, none in (("holdout", holdout, "no validation"), ("num_workers", num_workers, "none beside")):
+            if value < 0:
+                raise ValueError(f"{name} is {value}: it must be 0 ({none}) or more")
         self.shape = shape
         self.fps = fps
         self.holdout = holdout

@@ -121,7 +121,11 @@ def index_folder(folder: Path, modality: Modality) -> Index:
 def _walk(folder: Path) -> Iterator[tuple[Path, set[str]]]:
     """Every folder with the names of its files, parents first; links are followed, each real folder is seen once."""
     seen = set()
-    for directory, children, names in os.walk(folder, followlinks=True):
+
+    def refuse(error: OSError) -> None:
+        raise ValueError(f"{error.filename} cannot be listed: {error.strerror}") from error
+
+    for directory, children, names in os.walk(folder, onerror=refuse, followlinks=True):
         real = os.path.realpath(directory)
         if real in seen:
             children.clear()
@@ -140,7 +144,7 @@ def _caption(directory: Path, stem: str, names: set[str], listed: str) -> str:
         path = directory / f"{stem}.json"
         try:
             fields = json.loads(_read(path))
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, RecursionError) as error:
             raise Unusable("bad caption", f"{path.name} is not JSON: {error}") from error
         text = _caption_field(fields) or listed
     text = text.strip()
@@ -175,7 +179,7 @@ def _read_metadata(path: Path) -> Iterator[tuple[str, str]]:
         try:
             fields = json.loads(line)
             yield str(fields["file_name"]), _caption_field(fields)
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
             example = '{"file_name": "a.mp4", "caption": "A dog."}'
             raise ValueError(f"{path}, line {number}: {error!r}; a line looks like {example}") from error
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -100,7 +101,8 @@ def write_shapes(
         else:
             for count in map(write, jobs):
                 progress.update(count)
-    os.replace(out / _PARTIAL, out / MANIFEST)
+    with suppress(FileNotFoundError):  # another process that wrote the same has done it
+        os.replace(out / _PARTIAL, out / MANIFEST)
 
 
 def _begin(out: Path, settings: _Settings) -> bool:
@@ -162,6 +164,6 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
 
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, then give it its name."""
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same
     write(temporary)
     os.replace(temporary, path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ def generate(
     fps: float = 8.0,
     batch_size: int = 8,
     precision: str = "auto",
-) -> Tensor:
-    """Videos, uint8 ``[N, C, T, H, W]``, each depending on its own caption, seed and the settings alone.
+) -> Iterator[Tensor]:
+    """Videos, uint8 ``[B, C, T, H, W]``, batch by batch, each depending on its own caption, seed and settings alone.
 
     Args:
         model: A trained model.
@@ -35,16 +35,13 @@ def generate(
         precision = machine_precision(model.device.type)
     size = torch.tensor([model.shape.height, model.shape.width], dtype=torch.float32)
     starts = range(0, len(captions), batch_size)
-    videos = []
-    with (
-        torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"),
-        tqdm(total=len(starts) * num_evaluations(model), desc="sampling", unit="eval") as progress,
-    ):
+    with tqdm(total=len(starts) * num_evaluations(model), desc="sampling", unit="eval") as progress:
         for start in starts:
             texts = list(captions[start : start + batch_size])
             prompt = Prompt(texts, torch.full((len(texts),), fps), size.expand(len(texts), 2))
-            videos.append(to_uint8(model.sample(prompt, seeds[start : start + batch_size], progress.update)))
-    return torch.cat(videos)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                videos = model.sample(prompt, seeds[start : start + batch_size], progress.update)
+            yield to_uint8(videos)
 
 
 def num_evaluations(model: VideoDiffusion) -> int:

@@ -17,8 +17,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from ..components.interfaces import VideoBatch
 from ..components.media import write_bytes
-from .run import ENVIRONMENT, versions
-from .shipped import CONFIG, LATEST
+from .run import versions
+from .shipped import CONFIG, ENVIRONMENT, LATEST
 
 
 class Metrics(CSVLogger):
@@ -69,11 +69,18 @@ class Checkpoint(ModelCheckpoint):
         """Nothing."""
 
 
-class KeepSettings(Callback):
-    """Keeps the optimizer's settings as the recipe has them: those in a checkpoint would replace them at a resume."""
+class Resume(Callback):
+    """Mends what Lightning takes from a checkpoint at a resume."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put them back; the learning rate keeps its place in the schedule."""
+        """Start with a whole step, and with the optimizer's settings of the recipe.
+
+        The data starts again with the first batch of the step that was interrupted, so the count of its batches must.
+        The learning rate keeps its place in the schedule.
+        """
+        batches, window = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.accumulate_grad_batches
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(batches, name, getattr(batches, name) // window * window)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 base = optimizer.defaults["lr"]
@@ -97,24 +104,26 @@ class Record(Callback):
         self.clips = 0
         self.seconds = 0.0
         self._began = 0.0
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the files, on the first rank: now that nothing more can be wrong with the recipe."""
-        run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
-        if trainer.is_global_zero:
-            environment = {"command": self.command, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-            write_bytes(run / CONFIG, self.config.encode())
-            write_bytes(run / ENVIRONMENT, json.dumps(environment | environment_of(trainer), indent=1).encode())
-            point_latest(run)
+        self._run = Path()
+        self._pointed = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
+        """Write the files, on the first rank, and start the clock: there is something to train."""
+        self._run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
+        self._pointed = False
         self._began = time.monotonic() - self.seconds
+        if trainer.is_global_zero:
+            environment = {"command": self.command, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
+            write_bytes(self._run / CONFIG, self.config.encode())
+            write_bytes(self._run / ENVIRONMENT, json.dumps(environment | environment_of(trainer), indent=1).encode())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int
     ) -> None:
-        """Count."""
+        """Count; after the first batch the run is one that works, and the latest."""
+        if trainer.is_global_zero and not self._pointed:
+            point_latest(self._run)
+            self._pointed = True
         self.clips += len(batch) * trainer.world_size
         self.seconds = time.monotonic() - self._began
 

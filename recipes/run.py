@@ -11,11 +11,13 @@ import platform
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
 from lightning.pytorch import LightningModule
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,16 +26,14 @@ from ..components.media import write_bytes
 from .errors import UserError, did_you_mean
 from .explain import explain
 from .parsing import Builder, Parser
-from .shipped import CONFIG, HERE, LATEST
+from .shipped import CONFIG, ENVIRONMENT, HERE, LATEST, RUNS
 
 PRETRAINED = HERE / "pretrained"
 WEIGHTS = "model.safetensors"
 SCALE = ".int8_scale"
-LARGE_KERNEL = 2**16
-"""Values from which on a convolution kernel is packed in int8."""
+LARGE = 2**14
+"""Values from which on a matrix or kernel is packed in int8."""
 LAST = "checkpoints/last.ckpt"
-ENVIRONMENT = "env.json"
-
 
 PACKAGES = ("snapvideo", "torch", "lightning", "jsonargparse", "transformers", "av", "numpy")
 
@@ -56,7 +56,7 @@ def find_run(name: str | Path) -> Path:
     if path.is_file():
         raise UserError(f"{name} is a file: name the run folder, and a checkpoint of it with --checkpoint")
     shipped = sorted(folder.parent.name for folder in PRETRAINED.glob(f"*/{CONFIG}"))
-    trained = sorted(str(link) for link in Path("runs").glob(f"*/{LATEST}"))
+    trained = sorted(str(link) for link in RUNS.glob(f"*/{LATEST}"))
     known = ", ".join([*shipped, *trained]) or "none; snapvideo fit makes one"
     near = did_you_mean(str(name), shipped + trained)
     raise UserError(f"{name}: no such run folder or shipped model.{near}\nknown: {known}")
@@ -68,10 +68,18 @@ def find_weights(run: Path) -> Path:
     Raises:
         UserError: There are none.
     """
-    for name in (WEIGHTS, LAST):
-        if (run / name).is_file():
-            return (run / name).resolve()
-    raise UserError(f"{run} has no weights yet: neither {WEIGHTS} nor {LAST} is there")
+    found = run / WEIGHTS if (run / WEIGHTS).is_file() else newest_checkpoint(run)
+    if found is None:
+        raise UserError(f"{run} has no weights yet: neither {WEIGHTS} nor {LAST} is there")
+    return found
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest checkpoint of a run folder, if there is one; not the link to it, which may soon lead elsewhere."""
+    if (run / LAST).is_file():
+        return (run / LAST).resolve()
+    # Lightning removes the old checkpoint before it links the new one: a run may have been killed between the two.
+    return max((run / LAST).parent.glob("step=*.ckpt"), default=None)
 
 
 def load_model(
@@ -122,29 +130,44 @@ def build_model(section: dict[str, Any]) -> VideoDiffusion:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config of a run folder."""
-    return yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    """The config of a run folder.
+
+    Raises:
+        UserError: It is not a config of a model.
+    """
+    try:
+        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{folder / CONFIG} is not YAML: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise UserError(f"{folder / CONFIG} is not the config of a run: it has no section `model`")
+    return config
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Weights by name, from a ``.safetensors`` file or a checkpoint.
 
     Raises:
-        UserError: There is no such file.
+        UserError: There is no such file, or it is none of the two.
     """
     if not file.is_file():
         raise UserError(f"there is no checkpoint {file}")
-    if file.suffix == ".safetensors":
-        return expand(load_file(file))
-    return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    try:
+        if file.suffix == ".safetensors":
+            return expand(load_file(file))
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
+    except (SafetensorError, RuntimeError, OSError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no checkpoint that can be read: {error}") from error
 
 
 def compress(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in float16; large convolution kernels in int8, with a scale per output channel beside them."""
+    """Weights in float16; large matrices and kernels in int8, with a scale per output channel beside them."""
     packed = {}
     for name, tensor in weights.items():
-        if tensor.dim() == 4 and tensor.numel() >= LARGE_KERNEL:
-            scale = tensor.abs().amax((1, 2, 3), keepdim=True).div(127).clamp(min=1e-12)
+        if not tensor.is_floating_point():
+            packed[name] = tensor.contiguous()
+        elif name.endswith(".weight") and tensor.dim() > 1 and tensor.numel() >= LARGE:
+            scale = tensor.abs().amax(tuple(range(1, tensor.dim())), keepdim=True).div(127).clamp(min=1e-12)
             packed[name + SCALE] = scale.contiguous()
             packed[name] = (tensor / scale).round().clamp(-127, 127).to(torch.int8).contiguous()
         else:
@@ -153,7 +176,7 @@ def compress(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def expand(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `compress` packed, int8 kernels in float32."""
+    """What `compress` packed, int8 weights in float32."""
     scales = {name.removesuffix(SCALE): scale for name, scale in packed.items() if name.endswith(SCALE)}
     return {
         name: tensor.float() * scales[name] if name in scales else tensor
@@ -203,9 +226,11 @@ def pack_run(run: str | Path, out: Path) -> None:
         out: The folder to write.
 
     Raises:
-        UserError: There is no such run, or it has no checkpoint.
+        UserError: There is no such run, it has no checkpoint, or it is packed already.
     """
     folder = find_run(run)
+    if (folder / WEIGHTS).exists():
+        raise UserError(f"{folder} is packed already")
     checkpoint = torch.load(find_weights(folder), map_location="cpu", weights_only=True, mmap=True)
     environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     counts = checkpoint["callbacks"]["Record"]

@@ -16,7 +16,9 @@ OVERLAYS = "overlays"
 SMOKE = HERE / OVERLAYS / "smoke.yaml"
 SMOKE_UNET = HERE / OVERLAYS / "smoke_unet.yaml"
 CONFIG = "config.yaml"
+ENVIRONMENT = "env.json"
 LATEST = "latest"
+RUNS = Path("runs")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -59,7 +61,8 @@ def smoke_overlays(recipes: Sequence[Path]) -> list[Path]:
 
 def recipe_name(file: Path) -> str:
     """What runs of a recipe are called: its stem; for the config of a run, the folder that holds the run."""
-    return file.resolve().parent.parent.name if file.name == CONFIG else file.stem
+    run = file.resolve().parent
+    return run.parent.name if file.name == CONFIG and (run / ENVIRONMENT).exists() else file.stem
 
 
 def summary(file: Path) -> str:

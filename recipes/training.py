@@ -20,9 +20,9 @@ from .errors import UserError
 from .explain import explain
 from .generate import machine_precision
 from .parsing import Builder, Parser, know_our_classes
-from .record import Checkpoint, KeepSettings, Metrics, Record
-from .run import LAST, check_weights, find_run, read_weights
-from .shipped import CONFIG, LATEST
+from .record import Checkpoint, Metrics, Record, Resume
+from .run import LAST, check_weights, find_run, newest_checkpoint, read_weights
+from .shipped import CONFIG, LATEST, RUNS
 
 SECTIONS: dict[str, type | None] = {
     "seed_everything": None,
@@ -43,6 +43,8 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 10,
 }
+
+HALF_PRECISIONS = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
 
 CHECKPOINT = {"class_path": f"{Checkpoint.__module__}.{Checkpoint.__qualname__}"}
 
@@ -94,8 +96,19 @@ class Training(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Resolve a precision that is not given, so that the record shows it."""
-        if self.config.trainer.precision is None:
-            self.config.trainer.precision = machine_precision(device_type(self.config.trainer.accelerator))
+        trainer = self.config.trainer
+        if trainer.precision is None:
+            trainer.precision = machine_precision(device_type(trainer.accelerator))
+        if trainer.precision in HALF_PRECISIONS:
+            raise UserError(
+                f"trainer.precision={trainer.precision}: weights in half precision lose small steps; use bf16-mixed"
+            )
+        batches, window = trainer.limit_train_batches, trainer.accumulate_grad_batches
+        if isinstance(batches, int) and batches % window:
+            raise UserError(
+                f"trainer.limit_train_batches={batches} is no multiple of trainer.accumulate_grad_batches={window}: "
+                "the last step of each epoch would be of fewer batches"
+            )
 
     def instantiate_classes(self) -> None:
         """Build the parts, then the trainer."""
@@ -112,7 +125,7 @@ class Training(LightningCLI):
             config["logger"] = False
         else:
             callbacks = [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
-            callbacks += [KeepSettings(), Record(self.parser.dump(self.config, skip_unset=False), self.command)]
+            callbacks += [Resume(), Record(self.parser.dump(self.config, skip_unset=False), self.command)]
             config["default_root_dir"] = self.run
             if config["logger"] is not False:
                 theirs = [] if config["logger"] in (None, True) else config["logger"]
@@ -138,9 +151,14 @@ class Training(LightningCLI):
                     shutil.rmtree(self.run, ignore_errors=True)
                     with suppress(OSError):  # other runs are there
                         self.run.parent.rmdir()
+        if not (self.run / CONFIG).exists() and self.trainer.is_global_zero:
+            limits = f"trainer.max_steps={self.trainer.max_steps}, trainer.max_time={self.config.trainer.max_time}"
+            print(f"nothing is left to train: {checkpoint} is at step {self.trainer.global_step} ({limits})")
 
     def evaluate(self, verb: str, checkpoint: Path) -> None:
         """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""
+        if getattr(self.datamodule, "holdout", None) == 0:
+            raise UserError(f"{verb} has no samples: none are held out; set data.holdout to a number above 0")
         check_weights(self.model, read_weights(checkpoint), checkpoint)
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # they are for training
         method = getattr(self.trainer, verb)
@@ -152,7 +170,12 @@ class Training(LightningCLI):
         lines = [f"run:    {run}", f"watch:  {shlex.join(['tensorboard', '--logdir', str(run.parent)])}"]
         if (run / LAST).exists():
             lines.append(f"sample: {shlex.join(['snapvideo', 'sample', latest, prompt])}")
-            lines.append(f"resume: {shlex.join(['snapvideo', 'fit', '-c', latest, '--ckpt_path', latest])}")
+            if 0 <= self.trainer.max_steps <= self.trainer.global_step:
+                return "\n".join(lines)  # it is finished
+            resume = ["snapvideo", "fit", "-c", latest, "--ckpt_path", latest]
+            resume += ["--runs", str(run.parent.parent)] if run.parent.parent != RUNS else []
+            resume += ["--trainer.max_time", "null"] if self.config.trainer.max_time else []  # time is counted on
+            lines.append(f"resume: {shlex.join(resume)}")
         return "\n".join(lines)
 
 
@@ -163,11 +186,13 @@ def find_checkpoint(name: str | Path) -> Path:
         UserError: There is none.
     """
     if Path(name).is_file():
+        if Path(name).suffix == ".safetensors":
+            raise UserError(f"--ckpt_path {name}: it holds weights alone; a .ckpt holds what training goes on from")
         return Path(name).resolve()
-    last = find_run(name) / LAST
-    if not last.is_file():
+    checkpoint = newest_checkpoint(find_run(name))
+    if checkpoint is None:
         raise UserError(f"--ckpt_path {name}: there is no {LAST}")
-    return last.resolve()
+    return checkpoint
 
 
 def device_type(accelerator: str) -> str:

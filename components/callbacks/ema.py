@@ -64,7 +64,7 @@ class EMA(WeightAveraging):
             if parameter.dtype in (torch.float16, torch.bfloat16):
                 raise ValueError(
                     f"EMA cannot average {name}, which is {parameter.dtype}: small steps are lost in rounding. "
-                    "Use a mixed precision (trainer.precision: bf16-mixed) or remove the EMA callback."
+                    "Use a mixed precision: trainer.precision: bf16-mixed"
                 )
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

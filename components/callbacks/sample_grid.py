@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +14,20 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from ..interfaces import Prompt, VideoShape
-from ..media import contact_sheet, encode_gif, encode_png, enlarge, grid, to_uint8, write_bytes, write_mp4
+from ..media import (
+    GRID_VIDEOS,
+    MAX_FPS,
+    MIN_FPS,
+    contact_sheet,
+    encode_gif,
+    encode_png,
+    enlarge,
+    grid,
+    grid_columns,
+    to_uint8,
+    write_bytes,
+    write_mp4,
+)
 from .ema import EMA
 
 
@@ -69,14 +81,17 @@ class SampleGrid(Callback):
                 raise ValueError(f"{name} is {value}: it must be at least 1")
         if not prompts:
             raise ValueError("prompts is empty: name at least one text to sample")
-        if not 0 < fps < math.inf:
-            raise ValueError(f"fps is {fps}: it must be a finite number above 0")
+        if not MIN_FPS <= fps <= MAX_FPS:
+            raise ValueError(f"fps is {fps}: it must be {MIN_FPS} to {MAX_FPS}")
+        if len(prompts) * num_per_prompt > GRID_VIDEOS:
+            count = f"{len(prompts)} prompts with num_per_prompt={num_per_prompt}"
+            raise ValueError(f"{count} are more than the {GRID_VIDEOS} videos of a grid")
         self.every_n_steps = every_n_steps
         self.fps = fps
         self.batch_size = batch_size
         self.captions = [prompt for prompt in prompts for _ in range(num_per_prompt)]
         self.seeds = [seed + i for _ in prompts for i in range(num_per_prompt)]
-        self.columns = num_per_prompt if num_per_prompt > 1 else math.ceil(math.sqrt(len(prompts)))
+        self.columns = grid_columns(len(prompts), num_per_prompt)
         self._latest_step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

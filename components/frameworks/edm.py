@@ -103,8 +103,12 @@ class EDM(Framework):
         for name, value in (("sigma_in", sigma_in), ("sigma_data", sigma_data), ("P_std", P_std), ("rho", rho)):
             if not isinstance(value, str) and not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be above 0")
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"sigma_min={sigma_min} and sigma_max={sigma_max} must satisfy 0 < sigma_min < sigma_max")
+        if not 0 < sigma_min < sigma_max < math.inf:
+            raise ValueError(
+                f"sigma_min={sigma_min} and sigma_max={sigma_max} must be finite, with 0 < sigma_min < sigma_max"
+            )
+        if not math.isfinite(P_mean):
+            raise ValueError(f"P_mean={P_mean} must be a finite number")
         self.sigma_in, self.sigma_data, self.rho = sigma_in, sigma_data, rho
         self.P_mean, self.P_std = P_mean, P_std
         self.sigma_min, self.sigma_max = sigma_min, sigma_max

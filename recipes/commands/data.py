@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
+
+from ..errors import UserError
 
 
 def run(verb: str, argv: list[str]) -> None:
@@ -27,14 +30,20 @@ def run(verb: str, argv: list[str]) -> None:
     options = parser.parse_args(argv)
     from ...datamodules.synth import write_shapes
 
-    write_shapes(
-        options.out,
-        options.videos,
-        options.images,
-        size=options.size,
-        fps=options.fps,
-        seed=options.seed,
-        workers=options.workers,
-    )
+    try:
+        write_shapes(
+            options.out,
+            options.videos,
+            options.images,
+            size=options.size,
+            fps=options.fps,
+            seed=options.seed,
+            workers=options.workers,
+        )
+    except OSError as error:
+        raise UserError(f"{options.out} cannot be written: {error.strerror}") from error
     print(f"{options.videos} videos and {options.images} images in {options.out}")
-    print(f"train:  snapvideo fit -c folders --data.videos {options.out}/videos --data.images {options.out}/images")
+    words = ["snapvideo", "fit", "-c", "folders"]
+    for name, count in (("videos", options.videos), ("images", options.images)):
+        words += [f"--data.{name}", str(options.out / name)] if count else [f"--data.{name[:-1]}_batch_size", "0"]
+    print(f"train:  {shlex.join(words)}")

@@ -34,4 +34,6 @@ def run(verb: str, argv: list[str]) -> None:
             file.write(text)
     except FileExistsError:
         raise UserError(f"{options.file} exists already: choose another name") from None
+    except OSError as error:
+        raise UserError(f"{options.file} cannot be written: {error.strerror}") from error
     print(f"train:  snapvideo fit -c {options.file}")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
 import os
 import re
 import sys
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,31 +22,45 @@ if TYPE_CHECKING:
 
 def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
-    options = _parser().parse_args(argv)
+    options = _parser().parse_intermixed_args(argv)
     prompts = _prompts(options)
     sys.path.append(os.getcwd())  # where a user's own classes are
+    from ...components.media import MAX_FPS, MIN_FPS
     from ..generate import generate
     from ..run import PRETRAINED, find_run, find_weights, load_model, read_config, versions
 
+    if options.fps is not None and not MIN_FPS <= options.fps <= MAX_FPS:
+        raise UserError(f"--fps {options.fps}: it must be {MIN_FPS} to {MAX_FPS}")
     folder = find_run(options.run)
     weights = options.checkpoint or find_weights(folder)
     model = load_model(folder, weights, options.steps, options.guidance, options.device)
     fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
-    captions = [prompt for prompt in prompts for _ in range(options.num)]
-    seeds = [options.seed + i for _ in prompts for i in range(options.num)]
-    videos = generate(model, captions, seeds, fps, options.batch_size, options.precision)
-
-    out = _folder(options.out, default=Path("samples") if PRETRAINED in folder.parents else folder / "samples")
+    default = Path("samples") if PRETRAINED in folder.parents else folder / "samples"
+    try:
+        out = _folder(options.out, default)
+    except OSError as error:
+        raise UserError(f"{options.out or default} cannot be written: {error.strerror}") from error
     meta = {
+        "fps": fps,
         "steps": model.sampler.num_steps,
         "guidance": getattr(model.guidance, "scale", None),
         "run": f"{folder.parent.name}/{folder.name}",
         "checkpoint": weights.name,
         "versions": versions(),
     }
-    _write(out, videos, captions, seeds, options.num, fps, meta)
+    captions = [prompt for prompt in prompts for _ in range(options.num)]
+    seeds = [options.seed + i for _ in prompts for i in range(options.num)]
+    try:
+        batches = generate(model, captions, seeds, fps, options.batch_size, options.precision)
+        shown = _write_clips(out, batches, captions, seeds, options.num, meta)
+        _write_grid(out, shown, len(prompts), options.num, fps)
+    finally:
+        with suppress(OSError):  # it is not empty: what was made before a failure stays
+            out.rmdir()
     near = os.path.relpath(out) if out.is_relative_to(Path.cwd()) else out
-    print(f"videos: {near} ({len(videos)}, and grid.mp4, grid.gif, contact_sheet.png, meta.jsonl)")
+    print(f"videos: {near} ({len(captions)}, and grid.mp4, grid.gif, contact_sheet.png, meta.jsonl)")
+    if len(shown) < len(captions):
+        print(f"the grid and the sheet show the first {len(shown)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +90,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     prompts = list(options.prompts)
     if options.file is not None:
         try:
-            lines = options.file.read_text(encoding="utf-8").splitlines()
+            lines = options.file.read_text(encoding="utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"--prompts {options.file}: {error}") from error
         prompts += [line.strip() for line in lines if line.strip()]
@@ -84,10 +99,13 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     for name, value in (("-n", options.num), ("--batch-size", options.batch_size)):
         if value < 1:
             raise UserError(f"{name} {value}: it must be at least 1")
-    if options.fps is not None and not 0 < options.fps < math.inf:
-        raise UserError(f"--fps {options.fps}: it must be a finite number above 0")
-    if options.seed < 0:
-        raise UserError(f"--seed {options.seed}: it must be at least 0")
+    if not 0 <= options.seed <= 2**63 - options.num:
+        raise UserError(f"--seed {options.seed}: it must be at least 0, and the last of {options.num} below 2^63")
+    for prompt in prompts:
+        try:
+            prompt.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(f"prompt {prompt!r} is not UTF-8: {error.reason}") from error
     return prompts
 
 
@@ -110,23 +128,44 @@ def _folder(out: Path | None, default: Path) -> Path:
     return folder
 
 
-def _write(
-    out: Path, videos: Tensor, captions: list[str], seeds: list[int], num: int, fps: float, meta: dict[str, Any]
-) -> None:
-    """Write each video and all together; `num` videos belong to each prompt."""
-    from ...components.media import contact_sheet, encode_gif, encode_png, enlarge, grid, write_bytes, write_mp4
+def _write_clips(
+    out: Path, batches: Iterable[Tensor], captions: list[str], seeds: list[int], num: int, meta: dict[str, Any]
+) -> Tensor:
+    """Write each video as it is made, `num` for each prompt, and its line in ``meta.jsonl``; those for the grid."""
+    import torch
 
-    lines = []
-    for index, (video, caption, seed) in enumerate(zip(videos, captions, seeds, strict=True)):
-        slug = re.sub(r"\W+", "-", caption.lower()).strip("-")[:40]
-        name = f"p{index // num:02d}_s{seed}_{slug}"
+    from ...components.media import GRID_VIDEOS, encode_gif, enlarge, write_bytes, write_mp4
+
+    lines: list[str] = []
+    shown: list[Tensor] = []
+    for video in itertools.chain.from_iterable(batches):
+        index = len(lines)
+        slug = re.sub(r"\W+", "-", captions[index].lower()).strip("-")[:40]
+        name = f"p{index // num:02d}_s{seeds[index]}_{slug}"
         large = enlarge(video)
-        write_mp4(out / f"{name}.mp4", large, fps)
-        write_bytes(out / f"{name}.gif", encode_gif(large, fps))
-        line = {"file": f"{name}.mp4", "prompt": caption, "seed": seed, "fps": fps} | meta
+        write_mp4(out / f"{name}.mp4", large, meta["fps"])
+        write_bytes(out / f"{name}.gif", encode_gif(large, meta["fps"]))
+        line = {"file": f"{name}.mp4", "prompt": captions[index], "seed": seeds[index]} | meta
         lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-    joined = enlarge(grid(videos, num if num > 1 else math.ceil(math.sqrt(len(videos)))))
+        write_bytes(out / "meta.jsonl", "".join(lines).encode())
+        shown += [video] if index < GRID_VIDEOS else []
+    return torch.stack(shown)
+
+
+def _write_grid(out: Path, videos: Tensor, num_prompts: int, num: int, fps: float) -> None:
+    """Write the videos side by side, and their frames on a sheet."""
+    from ...components.media import (
+        contact_sheet,
+        encode_gif,
+        encode_png,
+        enlarge,
+        grid,
+        grid_columns,
+        write_bytes,
+        write_mp4,
+    )
+
+    joined = enlarge(grid(videos, grid_columns(num_prompts, num)))
     write_mp4(out / "grid.mp4", joined, fps, loops=4)
     write_bytes(out / "grid.gif", encode_gif(joined, fps))
     write_bytes(out / "contact_sheet.png", encode_png(contact_sheet(enlarge(videos, 64))))
-    write_bytes(out / "meta.jsonl", "".join(lines).encode())

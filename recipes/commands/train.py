@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import secrets
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import UserError
-from ..shipped import CONFIG, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
+from ..shipped import CONFIG, RUNS, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
 
 HELP = """\
 usage: snapvideo {verb} -c RECIPE [-c RECIPE ...] [--KEY VALUE ...]
@@ -64,9 +65,11 @@ def run(verb: str, argv: list[str]) -> None:
 
     command = ["snapvideo", verb, *argv]
     if verb == "fit":
+        if options.name is not None and not re.fullmatch(r"[\w.+=-]+", options.name):
+            raise UserError(f"--name {options.name!r}: letters, digits and . _ - + = make a name of a folder")
         label = options.name or ("smoke" if options.smoke else secrets.token_hex(2))
         name = recipe_name(recipes[0]) if recipes else "none"
-        folder = (options.runs or Path("runs")) / name / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
+        folder = (options.runs or RUNS) / name / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
         checkpoint = find_checkpoint(options.ckpt_path) if options.ckpt_path else None
         Training(args, folder, command).fit(checkpoint)
         return

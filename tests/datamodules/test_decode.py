@@ -347,6 +347,15 @@ def test_exif_orientation(media, suffix, orientation):
     assert clip.resolution == (32, 48)
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_an_exif_orientation_that_is_none_is_ignored(media, orientation):
+    path = media.path("a.jpg", None)
+    Image.fromarray(BASE).save(path, exif=exif(orientation))
+    clip = decode_image(path, VideoShape(2, 16, 24))
+    assert clip.video.shape == (3, 1, 16, 24)
+    assert clip.resolution == (32, 48)
+
+
 def test_image_is_one_frame_at_an_infinite_rate(media):
     clip = decode_image(media.image("a.jpg", level=77), SHAPE)
     assert clip.video.shape == (3, 1, 16, 16) and clip.video.dtype == torch.uint8

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -83,6 +84,22 @@ def test_items_do_not_depend_on_processes_or_number(folder, tmp_path):
     ours.pop(MANIFEST)
     theirs = contents(folder)
     assert {name: theirs[name] for name in ours} == ours
+
+
+def test_two_may_write_the_same_folder_at_once(tmp_path):
+    context = multiprocessing.get_context("spawn")
+    writers = [
+        context.Process(target=write_shapes, args=(tmp_path / "x", 40, 40), kwargs={"size": 16, "workers": 1})
+        for _ in range(2)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert [writer.exitcode for writer in writers] == [0, 0]
+    assert (tmp_path / "x/shapes.json").exists()
+    assert len(list(tmp_path.rglob("*.mp4"))) == 40
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_another_seed_gives_other_scenes(folder, tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 import yaml
 
+from snapvideo.components import VideoDiffusion
 from snapvideo.recipes.shipped import SMOKE_UNET, shipped_recipes, smoke_overlays, summary
 from snapvideo.recipes.training import Training
 
@@ -154,6 +155,66 @@ def test_resume_goes_on_where_it_ended_with_the_settings_of_now(work, tmp_path):
     assert group["weight_decay"] == 0.3
     warm = (22 + 1) / (100 + 1)  # of the recipe's warm-up
     assert group["lr"] == pytest.approx(0.5 * warm)
+
+
+def test_a_finished_run_is_not_begun_again(work, trained, tmp_path):
+    assert "resume:" not in trained[1].out
+    latest = (work / "runs/demo/latest").resolve()
+    result = call("fit", "-c", "runs/demo/latest", "--ckpt_path", "runs/demo/latest")
+    assert result.code == 0, result.err
+    assert "nothing is left to train" in result.out and "max_steps=20" in result.out
+    assert (work / "runs/demo/latest").resolve() == latest
+    assert len(list(work.glob("runs/demo/*"))) == 2  # the run and `latest`
+
+
+def test_a_run_that_stopped_early_says_how_to_resume(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = call(
+        "fit",
+        "-c",
+        "demo",
+        "--smoke",
+        "--runs",
+        "others",
+        "--trainer.max_time",
+        "00:00:00:01",
+        "--trainer.max_steps",
+        4000,
+    )
+    assert result.code == 0, result.err
+    line = next(line for line in result.out.splitlines() if line.startswith("resume:"))
+    words = shlex.split(line.removeprefix("resume: snapvideo"))
+    step = checkpoint_of(tmp_path / "others/demo/latest")["global_step"]
+    assert call(*words, "--trainer.max_steps", step + 2).code == 0
+    assert checkpoint_of(tmp_path / "others/demo/latest")["global_step"] == step + 2
+
+
+def test_a_step_that_was_interrupted_between_its_batches_begins_again(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick = [
+        "--sampling=null",
+        "--trainer.limit_val_batches=0",
+        "--trainer.max_steps=3",
+        "--trainer.enable_model_summary=false",
+    ]
+    common = ["fit", "-c", "demo", "--smoke", *quick, "--trainer.accumulate_grad_batches=2", "--runs"]
+    assert call(*common, "through").code == 0
+    step = VideoDiffusion.training_step
+    monkeypatch.setattr(VideoDiffusion, "training_step", lambda self, b, i: step(self, b, i) if i < 3 else 1 / 0)
+    assert call(*common, "parts").code == 1
+    monkeypatch.setattr(VideoDiffusion, "training_step", step)
+    result = call(*common, "parts", "--ckpt_path", "parts/demo")
+    assert result.code == 0, result.err
+    through, parts = checkpoint_of(tmp_path / "through/demo/latest"), checkpoint_of(tmp_path / "parts/demo/latest")
+    for name, tensor in through["current_model_state"].items():
+        assert torch.equal(tensor, parts["current_model_state"][name]), name
+
+
+def test_a_run_whose_first_step_fails_is_not_the_latest(work, monkeypatch):
+    latest = (work / "runs/demo/latest").resolve()
+    monkeypatch.setattr(VideoDiffusion, "training_step", lambda *_: 1 / 0)
+    assert call("fit", "-c", "demo", "--smoke", "--name", "broken").code == 1
+    assert (work / "runs/demo/latest").resolve() == latest
 
 
 def test_stopping_and_resuming_changes_nothing(work, tmp_path):

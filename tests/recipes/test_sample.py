@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import av
 import numpy as np
@@ -14,6 +15,10 @@ from snapvideo.recipes.run import load_model, pack_run
 from .conftest import call
 
 PROMPT = "a red circle moves left"
+
+
+def videos_of(model, captions, seeds, **settings):
+    return torch.cat(list(generate(model, captions, seeds, fps=8.0, precision="32-true", **settings)))
 
 
 def num_frames(file):
@@ -43,6 +48,50 @@ def test_sample_writes_what_people_and_programs_read(work, tmp_path):
         assert (tmp_path / "out" / name).stat().st_size > 0
 
 
+def test_many_videos_of_a_prompt_fit_a_grid(work, tmp_path):
+    (tmp_path / "prompts.txt").write_text("\ufeffa blue square\n\n", encoding="utf-8")
+    result = call(
+        "sample", "runs/demo", "--prompts", tmp_path / "prompts.txt", "--steps", 1, "-n", 66, "-o", tmp_path / "out"
+    )
+    assert result.code == 0, result.err
+    assert "the first 64" in result.out
+    lines = [json.loads(line) for line in (tmp_path / "out/meta.jsonl").read_text().splitlines()]
+    assert len(lines) == 66
+    assert lines[-1]["prompt"] == "a blue square"
+    assert Image.open(tmp_path / "out/grid.gif").size == ((16 + 2) * 8 * 2 + 4, (16 + 2) * 8 * 2 + 4)
+
+
+def test_prompts_may_follow_options(work, tmp_path):
+    assert call("sample", "runs/demo", "-n", 1, "a", "--steps", 1, "b", "-o", tmp_path / "out").code == 0
+    assert len((tmp_path / "out/meta.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04cut"])
+@pytest.mark.parametrize("name", ["x.ckpt", "x.safetensors"])
+def test_a_damaged_checkpoint_is_named(work, tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    result = call("sample", "runs/demo", "x", "--checkpoint", tmp_path / name)
+    assert result.code == 2, result.err
+    assert name in result.err and "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("content", ["", "[1]", "a: [1", "trainer: {}"])
+def test_a_damaged_config_is_named(work, tmp_path, content):
+    shutil.copytree((work / "runs/demo/latest").resolve(), tmp_path / "run")
+    (tmp_path / "run/config.yaml").write_text(content)
+    result = call("sample", tmp_path / "run", "x")
+    assert result.code == 2, result.err
+    assert "config.yaml" in result.err and "Traceback" not in result.err
+
+
+def test_weights_are_found_where_a_run_was_killed_before_it_linked_them(work, tmp_path):
+    shutil.copytree((work / "runs/demo/latest").resolve(), tmp_path / "run", symlinks=True)
+    checkpoints = tmp_path / "run/checkpoints"
+    (checkpoints / "step=00000020.ckpt").rename(checkpoints / "step=00000021.ckpt")
+    assert not (checkpoints / "last.ckpt").is_file()
+    assert runs.find_weights(tmp_path / "run").name == "step=00000021.ckpt"
+
+
 def test_sample_never_overwrites(work, tmp_path):
     words = ["sample", "runs/demo", PROMPT, "-n", 1, "--steps", 1, "-o", tmp_path / "out"]
     for _ in range(2):
@@ -60,18 +109,18 @@ def test_samples_of_a_run_go_to_the_run(work):
 def test_a_video_depends_on_its_own_prompt_and_seed_alone(work):
     model = load_model("runs/demo", num_steps=3)
     captions = ["a green triangle", PROMPT, "two longer captions make the batch wider than one"]
-    together = generate(model, captions, [5, 6, 7], precision="32-true")
-    one_by_one = generate(model, captions, [5, 6, 7], batch_size=1, precision="32-true")
-    alone = generate(model, [PROMPT], [6], precision="32-true")
+    together = videos_of(model, captions, [5, 6, 7])
+    one_by_one = videos_of(model, captions, [5, 6, 7], batch_size=1)
+    alone = videos_of(model, [PROMPT], [6])
     assert (together.int() - one_by_one.int()).abs().max() <= 1  # rounding; sums differ with the size of the batch
     assert torch.equal(alone[0], one_by_one[1])
-    assert (generate(model, [PROMPT], [7], precision="32-true").int() - alone.int()).abs().max() > 1
+    assert (videos_of(model, [PROMPT], [7]).int() - alone.int()).abs().max() > 1
 
 
 def test_sampling_repeats_the_samples_of_the_training(work):
     """The weights of the checkpoint are those that the last grid of the training showed."""
     sheet = work / "runs/demo/latest/samples/step=00000020/contact_sheet.png"
-    videos = generate(load_model("runs/demo"), [PROMPT], [0], fps=8.0, precision="32-true")
+    videos = videos_of(load_model("runs/demo"), [PROMPT], [0])
     expected = contact_sheet(enlarge(videos, 64)).permute(1, 2, 0).numpy()
     assert np.abs(np.asarray(Image.open(sheet)).astype(int) - expected.astype(int)).max() <= 1
 
@@ -86,6 +135,10 @@ def test_evaluations_are_counted(work):
         ("sample runs/demo", "say what to show"),
         ("sample runs/demo x -n 0", "-n 0"),
         ("sample runs/demo x --fps 0", "--fps"),
+        ("sample runs/demo x --fps 0.0001", "0.01"),
+        ("sample runs/demo x --seed 18446744073709551615", "--seed"),
+        ("sample runs/demo x --steps 1 -o runs/demo/latest/config.yaml", "config.yaml"),
+        ("sample runs/demo a\udcffb", "not UTF-8"),
         ("sample runs/demo x --seed -1", "--seed -1"),
         ("sample runs/demo x --steps 0", "num_steps=0"),
         ("sample runs/demo x --prompts none.txt", "none.txt"),
@@ -115,22 +168,26 @@ def test_a_packed_run_is_the_run(work, packed):
     assert record["command"] == "snapvideo fit -c demo --smoke" and record["seconds"] >= 0
     own, shipped = load_model("runs/demo").state_dict(), load_model("tiny").state_dict()
     assert list(own) == list(shipped)
-    assert all(torch.equal(own[name].half().float(), shipped[name]) for name in own)
+    for name, tensor in own.items():  # float16, or a 127th of the largest value
+        assert (tensor - shipped[name]).abs().max() <= tensor.abs().max() / 250, name
     assert str(work) not in "".join(file.read_text() for file in packed.glob("*.[jy]*"))
 
 
-def test_large_kernels_are_packed_in_a_byte_a_value():
+def test_large_weights_are_packed_in_a_byte_a_value():
     kernel = (
         torch.randn(64, 128, 3, 3, generator=torch.Generator().manual_seed(0))
         * torch.logspace(-4, 0, 64)[:, None, None, None]
     )
     kernel[3] = 0.0
-    packed = runs.compress({"large": kernel, "small": kernel[:4, :4]})
-    assert packed["large"].dtype == torch.int8 and packed["small"].dtype == torch.float16
+    packed = runs.compress(
+        {"large.weight": kernel, "small.weight": kernel[:4, :4], "table": kernel, "count": torch.tensor([70000])}
+    )
+    kinds = {"large.weight": torch.int8, "small.weight": torch.float16, "table": torch.float16, "count": torch.int64}
+    assert {name: packed[name].dtype for name in kinds} == kinds
     back = runs.expand(packed)
-    assert list(back) == ["large", "small"]
+    assert list(back) == list(kinds)
     step = kernel.abs().amax((1, 2, 3), keepdim=True) / 127
-    assert ((back["large"] - kernel).abs() <= 0.501 * step).all()
+    assert ((back["large.weight"] - kernel).abs() <= 0.501 * step).all()
 
 
 def test_a_shipped_model_samples_into_the_current_folder(packed, tmp_path, monkeypatch):
