@@ -80,9 +80,9 @@ class ResidualBlock(nn.Module):
             self.resample = nn.AvgPool2d(2) if resample == "down" else nn.Upsample(scale_factor=2)
 
     def forward(self, x: Tensor, level: Tensor) -> Tensor:
-        """Images ``[(B T), C, H, W]`` in and out; `level` is ``[B, D]``, after its SiLU."""
+        """Images ``[(B T), C, H, W]`` in and out; `level` is ``[(B T), D]``, after its SiLU."""
         h = self.conv_in(self.resample(F.silu(self.norm_in(x))))
-        scale, shift = repeat(self.level(level), "b (two c) -> two (b t) c 1 1", two=2, t=len(x) // len(level))
+        scale, shift = rearrange(self.level(level), "n (two c) -> two n c 1 1", two=2)
         h = self.conv_out(self.dropout(F.silu(torch.addcmul(shift, self.norm_out(h), 1 + scale))))
         return self.skip(self.resample(x)) + h
 
@@ -112,7 +112,7 @@ class ConditionedAttention(nn.Module):
         self.to_qkv = nn.Linear(dim, 3 * dim)
         self.condition_to_kv = nn.Linear(dim_condition, 2 * dim)
         self.to_out = start_at_zero(nn.Linear(dim, dim))
-        self.positions = None if num_frames is None else nn.Parameter(0.02 * torch.randn(num_frames, 1, 1, dim))
+        self.positions = None if num_frames is None else nn.Parameter(0.5 * torch.randn(num_frames, 1, 1, dim))
 
     def forward(self, x: Tensor, condition: Condition) -> Tensor:
         """Images ``[(B T), C, H, W]`` in and out, B as in the condition."""
@@ -175,8 +175,8 @@ class UNet(Backbone):
             the first level. What is in one patch has weights of its own: motion within it is learned place by place.
         stem_frames: Places in time that the first convolution sees, odd (the paper: 1). With more, frames need not wait
             for attention to add up what they have in common.
-        pool_condition: Add the mean of the conditioning tokens to the noise level's vector as well, which reaches every
-            block: captions are followed after fewer steps (not in the paper).
+        pool_condition: Add the mean of the conditioning tokens and a learned vector of the frame to the noise level's
+            vector, which reaches every block: captions are followed after fewer steps (not in the paper).
 
     Raises:
         ValueError: Sizes that don't divide; the message names those that would.
@@ -197,6 +197,9 @@ class UNet(Backbone):
         pool_condition: bool = False,
     ) -> None:
         super().__init__()
+        for name, size in (("num_blocks", num_blocks), ("head_dim", head_dim), ("dim_condition", dim_condition)):
+            if size < 1:
+                raise ValueError(f"{name}={size} must be at least 1")
         _check_sizes(shape, channels, multipliers, attention_levels, patch, stem_frames)
         self.shape = shape
         self.dim_condition = dim_condition
@@ -221,6 +224,7 @@ class UNet(Backbone):
         self.pooled = None
         if pool_condition:
             self.pooled = nn.Sequential(nn.LayerNorm(dim_condition), nn.Linear(dim_condition, dim_level))
+            self.frames = nn.Parameter(0.5 * torch.randn(num_frames, dim_level))
         self.down = nn.ModuleList()
         skips = [channels]
         for level, dim in enumerate(dims):
@@ -242,7 +246,7 @@ class UNet(Backbone):
                 self.enlarge.append(resample(level, "up"))
             before = dim
         self.head = nn.Sequential(
-            group_norm(channels), nn.SiLU(), start_at_zero(nn.Conv2d(channels, patch_dim, 3, padding=1))
+            group_norm(dims[0]), nn.SiLU(), start_at_zero(nn.Conv2d(dims[0], patch_dim, 3, padding=1))
         )
         self.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
         self.stem = nn.Conv3d(patch_dim, channels, (stem_frames, 3, 3), padding=(stem_frames // 2, 1, 1))
@@ -267,11 +271,13 @@ class UNet(Backbone):
         return self._to_video(self.head(h), x), None
 
     def _level(self, c_noise: Tensor, condition: Condition) -> Tensor:
+        """The vector of the noise level for each frame ``[(B T), D]``."""
         level = self.level(c_noise)
         if self.pooled is None:
-            return level
+            return repeat(level, "b d -> (b t) d", t=self.shape.num_frames // self.patch[0])
         mask = rearrange(condition.mask, "b s -> b s 1")
-        return level + self.pooled((condition.tokens * mask).sum(1) / mask.sum(1))
+        level = level + self.pooled((condition.tokens * mask).sum(1) / mask.sum(1).clamp(min=1))
+        return rearrange(rearrange(level, "b d -> b 1 d") + self.frames, "b t d -> (b t) d")
 
     def _to_patches(self, video: Tensor) -> Tensor:
         """The padded video ``[B, C, T, H, W]`` with the pixels of a patch as channels of one place."""
@@ -310,6 +316,8 @@ def _check_sizes(
         raise ValueError(f"stem_frames={stem_frames} must be odd and at least 1: as many frames before as after")
     if channels < 4 or channels % 4:
         raise ValueError(f"channels={channels} must be a multiple of 4")
+    if not multipliers or min(multipliers) < 1:
+        raise ValueError(f"multipliers={list(multipliers)} must be one or more numbers of at least 1")
     if not set(attention_levels) <= set(range(len(multipliers))):
         raise ValueError(
             f"attention_levels={list(attention_levels)}: with {len(multipliers)} multipliers, levels are "

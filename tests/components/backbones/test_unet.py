@@ -74,6 +74,17 @@ def test_starts_at_zero():
     assert not unet(torch.randn(2, *SHAPE), torch.zeros(2), condition(2))[0].any()
 
 
+def test_the_first_multiplier_may_be_any():
+    unet, x = small_unet(multipliers=(2, 3), attention_levels=(1,)), torch.randn(1, *SHAPE)
+    assert unet(x, torch.zeros(1), condition())[0].shape == x.shape
+
+
+def test_a_video_without_conditioning_tokens_is_finite():
+    unet, x, tokens = small_unet(pool_condition=True), torch.randn(2, *SHAPE), condition(2)
+    tokens.mask[0] = False
+    assert unet(x, torch.zeros(2), tokens)[0].isfinite().all()
+
+
 @pytest.mark.parametrize(("stem_frames", "expected"), [(1, [2]), (3, [1, 2, 3])])
 def test_frames_meet_in_attention_and_in_a_stem_of_several(stem_frames, expected):
     x = torch.randn(1, *SHAPE)
@@ -137,6 +148,10 @@ def test_noise_level_matters():
         ({"patch": (0, 1, 1)}, r"patch=\[0, 1, 1\] must be three sizes of at least 1"),
         ({"stem_frames": -1}, r"stem_frames=-1 must be odd and at least 1"),
         ({"stem_frames": 2}, r"stem_frames=2 must be odd"),
+        ({"multipliers": ()}, r"multipliers=\[\] must be one or more"),
+        ({"multipliers": (0, 1)}, r"multipliers=\[0, 1\] must be"),
+        ({"num_blocks": 0}, r"num_blocks=0 must be at least 1"),
+        ({"head_dim": 0}, r"head_dim=0 must be at least 1"),
         ({"channels": 6}, r"channels=6 must be a multiple of 4"),
         ({"attention_levels": (1, 3)}, r"attention_levels=\[1, 3\]: with 3 multipliers, levels are \[0, 1, 2\]"),
         ({"head_dim": 5}, r"head_dim=5 does not divide the 16 channels of a level; \[1, 2, 4, 8, 16\] fit"),

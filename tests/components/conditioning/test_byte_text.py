@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from snapvideo.components.conditioning import ByteText
-from snapvideo.components.conditioning.byte_text import ngram_rows, split_words
+from snapvideo.components.conditioning.byte_text import ngram_rows, split_words, word_code
 from snapvideo.components.interfaces import Prompt
 
 
@@ -82,6 +82,19 @@ def test_rows_are_fixed_and_similar_words_share_them():
     same, other = (len({*ngram_rows("triangle", 4096)} & {*ngram_rows(w, 4096)}) for w in ("trianlge", "circle"))
     assert same > 3 * other
     assert all(0 <= row < 7 for row in ngram_rows("hexagon", 7))
+
+
+def test_half_of_a_token_is_the_code_of_its_word_whatever_is_learned(text):
+    # The codes are part of what a checkpoint means: these must never change.
+    assert "".join("+" if sign > 0 else "-" for sign in word_code("red", 16)) == "-+--+----+--++-+"
+    words = ["a", "red", "circle", ""]
+    with torch.no_grad():
+        for parameter in text.parameters():
+            parameter.zero_()
+    tokens = read(text, ["a red circle"]).tokens[0]
+    assert torch.equal(tokens[:, :8], torch.stack([torch.from_numpy(word_code(word, 8)) for word in words]))
+    codes = torch.stack([torch.from_numpy(word_code(f"word{i}", 64)) for i in range(200)])
+    assert (codes @ codes.T / 64 - torch.eye(200)).abs().max() < 0.7  # all are far apart
 
 
 def test_words():
