@@ -31,6 +31,9 @@ MIN_FPS, MAX_FPS = 0.01, 1000.0
 GRID_COLUMNS, GRID_VIDEOS = 8, 64
 """The most that one look takes in."""
 
+MAX_SIDE = 16384
+"""Pixels; H.264 takes no more."""
+
 GREY = 128
 """Colour between the cells of a grid: it shows against dark videos and bright ones."""
 
@@ -40,16 +43,15 @@ def to_uint8(video: Tensor) -> Tensor:
     return video.detach().float().clamp(-1, 1).add(1).mul(127.5).round().to("cpu", torch.uint8)
 
 
-def enlarge(video: Tensor, min_side: int = 256, max_side: int = 16384) -> Tensor:
+def enlarge(video: Tensor, min_side: int = 256) -> Tensor:
     """Repeat pixels a whole number of times, so that small videos are not blurred by players.
 
     Args:
         video: ``[..., H, W]``.
-        min_side: Pixels that the shorter side has at least, afterwards,
-        max_side: unless the longer side had more than this; H.264 takes no more.
+        min_side: Pixels of the shorter side afterwards, at least; fewer where the longer one would exceed `MAX_SIDE`.
     """
     size = video.shape[-2:]
-    factor = max(1, min(math.ceil(min_side / min(size)), max_side // max(size)))
+    factor = max(1, min(math.ceil(min_side / min(size)), MAX_SIDE // max(size)))
     return repeat(video, "... h w -> ... (h a) (w b)", a=factor, b=factor)
 
 
@@ -179,6 +181,21 @@ def write_mp4(path: str | Path, video: Tensor | NDArray[np.uint8], fps: float, l
                 )
                 container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def write_grid(folder: str | Path, videos: Tensor, columns: int, fps: float) -> None:
+    """Write videos side by side, ``grid.mp4`` (played four times) and ``grid.gif``, and ``contact_sheet.png``.
+
+    Args:
+        folder: Where to; it is made.
+        videos: uint8 ``[N, C, T, H, W]``.
+        columns: Videos per row of the grid.
+        fps: Frames per second.
+    """
+    joined = enlarge(grid(videos, columns))
+    write_mp4(Path(folder, "grid.mp4"), joined, fps, loops=4)
+    write_bytes(Path(folder, "grid.gif"), encode_gif(joined, fps))
+    write_bytes(Path(folder, "contact_sheet.png"), encode_png(contact_sheet(enlarge(videos, 64))))
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

@@ -23,7 +23,7 @@ MANIFEST = "shapes.json"
 """Says how a folder was made; it is there when the folder is complete."""
 
 _PARTIAL = "shapes.partial.json"
-_VERSION = 1  # raise it when the same seed gives other pixels or words
+_VERSION = 2  # raise it when the same seed gives other pixels or words
 _CHUNK = 32
 
 
@@ -165,5 +165,8 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
 def _write(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a temporary file, then give it its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same
-    write(temporary)
-    os.replace(temporary, path)
+    try:
+        write(temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

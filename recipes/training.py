@@ -95,7 +95,11 @@ class Training(LightningCLI):
             raise UserError(explain(str(error), SECTIONS)) from error
 
     def before_instantiate_classes(self) -> None:
-        """Resolve a precision that is not given, so that the record shows it."""
+        """Resolve a precision that is not given, so that the record shows it; refuse what would harm training unseen.
+
+        Raises:
+            UserError: Weights in half precision, or epochs that end within a step.
+        """
         trainer = self.config.trainer
         if trainer.precision is None:
             trainer.precision = machine_precision(device_type(trainer.accelerator))
@@ -153,7 +157,8 @@ class Training(LightningCLI):
                         self.run.parent.rmdir()
         if not (self.run / CONFIG).exists() and self.trainer.is_global_zero:
             limits = f"trainer.max_steps={self.trainer.max_steps}, trainer.max_time={self.config.trainer.max_time}"
-            print(f"nothing is left to train: {checkpoint} is at step {self.trainer.global_step} ({limits})")
+            start = f"{checkpoint} is at step {self.trainer.global_step}" if checkpoint else "no step is allowed"
+            print(f"nothing is left to train: {start} ({limits})")
 
     def evaluate(self, verb: str, checkpoint: Path) -> None:
         """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""

@@ -11,23 +11,11 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from PIL import Image
 from torch import Tensor
 
 from ..interfaces import Prompt, VideoShape
-from ..media import (
-    GRID_VIDEOS,
-    MAX_FPS,
-    MIN_FPS,
-    contact_sheet,
-    encode_gif,
-    encode_png,
-    enlarge,
-    grid,
-    grid_columns,
-    to_uint8,
-    write_bytes,
-    write_mp4,
-)
+from ..media import GRID_VIDEOS, MAX_FPS, MIN_FPS, grid_columns, to_uint8, write_bytes, write_grid
 from .ema import EMA
 
 
@@ -129,17 +117,12 @@ class SampleGrid(Callback):
             return
         step = trainer.global_step
         folder = run_folder / "samples" / f"step={step:08d}"
-        joined = enlarge(grid(videos, self.columns))
-        sheet = contact_sheet(enlarge(videos, 64))
-        gif, png = encode_gif(joined, self.fps), encode_png(sheet)
-        write_mp4(folder / "grid.mp4", joined, self.fps)
-        write_bytes(folder / "grid.gif", gif)
-        write_bytes(folder / "contact_sheet.png", png)
+        write_grid(folder, videos, self.columns, self.fps)
         write_bytes(folder / "meta.jsonl", self._meta(step, "ema" if ema else "raw").encode())
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                self._log(logger, "samples/grid", gif, joined, step)
-                self._log(logger, "samples/contact_sheet", png, sheet, step)
+                self._log(logger, folder / "grid.gif", step)
+                self._log(logger, folder / "contact_sheet.png", step)
 
     def _sample(self, module: LightningModule) -> Tensor:
         """All videos, uint8 ``[N, C, T, H, W]``."""
@@ -163,12 +146,13 @@ class SampleGrid(Callback):
             lines.append(json.dumps(meta | {"weights": weights}, ensure_ascii=False) + "\n")
         return "".join(lines)
 
-    def _log(self, logger: TensorBoardLogger, tag: str, encoded: bytes, pixels: Tensor, step: int) -> None:
-        """Show an encoded image in TensorBoard as it is: `add_video` needs moviepy and `add_image` shows one frame."""
+    def _log(self, logger: TensorBoardLogger, path: Path, step: int) -> None:
+        """Show an image file in TensorBoard as it is: `add_video` needs moviepy and `add_image` shows one frame."""
         from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata  # type: ignore[import-untyped]
 
-        height, width = pixels.shape[-2:]
-        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=encoded)
+        with Image.open(path) as opened:
+            width, height = opened.size
+        image = Summary.Image(height=height, width=width, colorspace=3, encoded_image_string=path.read_bytes())
         metadata = SummaryMetadata(summary_description="; ".join(dict.fromkeys(self.captions)))
-        value = Summary.Value(tag=tag, image=image, metadata=metadata)
+        value = Summary.Value(tag=f"samples/{path.stem}", image=image, metadata=metadata)
         logger.experiment._get_file_writer().add_summary(Summary(value=[value]), step)

@@ -52,7 +52,7 @@ class ByteText(Conditioner):
         row_width: Width of the n-gram table.
 
     Raises:
-        ValueError: A size below 1, or `head_dim` does not divide `width`.
+        ValueError: A size below 1, a `dim` below 2, or `head_dim` does not divide `width`.
     """
 
     def __init__(

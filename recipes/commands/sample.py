@@ -25,7 +25,7 @@ def run(verb: str, argv: list[str]) -> None:
     options = _parser().parse_intermixed_args(argv)
     prompts = _prompts(options)
     sys.path.append(os.getcwd())  # where a user's own classes are
-    from ...components.media import MAX_FPS, MIN_FPS
+    from ...components.media import MAX_FPS, MIN_FPS, grid_columns, write_grid
     from ..generate import generate
     from ..run import PRETRAINED, find_run, find_weights, load_model, read_config, versions
 
@@ -53,7 +53,7 @@ def run(verb: str, argv: list[str]) -> None:
     try:
         batches = generate(model, captions, seeds, fps, options.batch_size, options.precision)
         shown = _write_clips(out, batches, captions, seeds, options.num, meta)
-        _write_grid(out, shown, len(prompts), options.num, fps)
+        write_grid(out, shown, grid_columns(len(prompts), options.num), fps)
     finally:
         with suppress(OSError):  # it is not empty: what was made before a failure stays
             out.rmdir()
@@ -150,22 +150,3 @@ def _write_clips(
         write_bytes(out / "meta.jsonl", "".join(lines).encode())
         shown += [video] if index < GRID_VIDEOS else []
     return torch.stack(shown)
-
-
-def _write_grid(out: Path, videos: Tensor, num_prompts: int, num: int, fps: float) -> None:
-    """Write the videos side by side, and their frames on a sheet."""
-    from ...components.media import (
-        contact_sheet,
-        encode_gif,
-        encode_png,
-        enlarge,
-        grid,
-        grid_columns,
-        write_bytes,
-        write_mp4,
-    )
-
-    joined = enlarge(grid(videos, grid_columns(num_prompts, num)))
-    write_mp4(out / "grid.mp4", joined, fps, loops=4)
-    write_bytes(out / "grid.gif", encode_gif(joined, fps))
-    write_bytes(out / "contact_sheet.png", encode_png(contact_sheet(enlarge(videos, 64))))
