@@ -29,9 +29,9 @@ COLOURS = {
 }
 BACKGROUNDS = {"black": (0, 0, 0), "gray": (128, 128, 128), "white": (255, 255, 255)}
 SHAPES = ("circle", "square", "triangle")
-RADII = {"small": 0.15, "medium": 0.2, "large": 0.25}
+RADII = {"small": 0.14, "medium": 0.18, "large": 0.22}
 """Radius of a circle of each size; squares and triangles of the same size have the same area."""
-SPEEDS = {"slow": 0.1, "normal": 0.2, "fast": 0.3}
+SPEEDS = {"slow": 0.15, "normal": 0.3, "fast": 0.4}
 """Sides per second of a thing that moves. A large fast triangle just fits."""
 PERIODS = {"slow": 1.2, "normal": 0.8, "fast": 0.5}
 """Seconds per bounce: short enough that any second of video shows a turn."""

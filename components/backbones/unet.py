@@ -175,8 +175,8 @@ class UNet(Backbone):
             the first level. What is in one patch has weights of its own: motion within it is learned place by place.
         stem_frames: Places in time that the first convolution sees, odd (the paper: 1). With more, frames need not wait
             for attention to add up what they have in common.
-        pool_condition: Add the mean of the conditioning tokens and a learned vector of the frame to the noise level's
-            vector, which reaches every block: captions are followed after fewer steps (not in the paper).
+        pool_condition: Add the mean of the conditioning tokens, through a layer that each frame has of its own, to the
+            noise level's vector, which reaches every block: captions are followed after fewer steps (not in the paper).
 
     Raises:
         ValueError: Sizes that don't divide; the message names those that would.
@@ -223,8 +223,7 @@ class UNet(Backbone):
         self.level = LevelEmbedding(channels, dim_level)
         self.pooled = None
         if pool_condition:
-            self.pooled = nn.Sequential(nn.LayerNorm(dim_condition), nn.Linear(dim_condition, dim_level))
-            self.frames = nn.Parameter(0.5 * torch.randn(num_frames, dim_level))
+            self.pooled = nn.Sequential(nn.LayerNorm(dim_condition), nn.Linear(dim_condition, num_frames * dim_level))
         self.down = nn.ModuleList()
         skips = [channels]
         for level, dim in enumerate(dims):
@@ -272,12 +271,13 @@ class UNet(Backbone):
 
     def _level(self, c_noise: Tensor, condition: Condition) -> Tensor:
         """The vector of the noise level for each frame ``[(B T), D]``."""
-        level = self.level(c_noise)
+        frames = self.shape.num_frames // self.patch[0]
+        level = repeat(self.level(c_noise), "b d -> (b t) d", t=frames)
         if self.pooled is None:
-            return repeat(level, "b d -> (b t) d", t=self.shape.num_frames // self.patch[0])
+            return level
         mask = rearrange(condition.mask, "b s -> b s 1")
-        level = level + self.pooled((condition.tokens * mask).sum(1) / mask.sum(1).clamp(min=1))
-        return rearrange(rearrange(level, "b d -> b 1 d") + self.frames, "b t d -> (b t) d")
+        pooled = self.pooled((condition.tokens * mask).sum(1) / mask.sum(1).clamp(min=1))
+        return level + rearrange(pooled, "b (t d) -> (b t) d", t=frames)
 
     def _to_patches(self, video: Tensor) -> Tensor:
         """The padded video ``[B, C, T, H, W]`` with the pixels of a patch as channels of one place."""

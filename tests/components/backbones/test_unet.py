@@ -135,6 +135,15 @@ def test_masked_conditioning_tokens_have_no_effect(pool_condition):
     torch.testing.assert_close(unet(x, torch.zeros(2), shorter)[0], out)
 
 
+def test_pooled_conditioning_tells_each_frame_something_of_its_own():
+    """What a caption changes is not the same in all frames: how a thing moves can be said to them at once."""
+    unet, one, other = small_unet(pool_condition=True), condition(), condition()
+    other.tokens.neg_()
+    change = (unet._level(torch.zeros(1), one) - unet._level(torch.zeros(1), other)).detach()
+    assert len(change) == SHAPE.num_frames
+    assert torch.pdist(change).min() > 0.1 * change.norm(dim=-1).mean()
+
+
 def test_noise_level_matters():
     unet, x, tokens = small_unet(), torch.randn(1, *SHAPE), condition()
     assert not torch.allclose(unet(x, torch.zeros(1), tokens)[0], unet(x, torch.ones(1), tokens)[0], atol=1e-4)
