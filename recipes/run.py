@@ -242,4 +242,4 @@ def pack_run(run: str | Path, out: Path) -> None:
     os.replace(partial, out / WEIGHTS)
     config = {name: section for name, section in read_config(folder).items() if name in ("model", "sampling")}
     write_bytes(out / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
-    write_bytes(out / "record.json", json.dumps(record | environment, indent=1).encode())
+    write_bytes(out / "record.json", (json.dumps(record | environment, indent=1) + "\n").encode())
