@@ -68,9 +68,11 @@ def test_forward_flops_of_the_papers_sizes(name, tflop):
     assert counter.get_total_flops() / 1e12 == pytest.approx(tflop, rel=0.03)
 
 
-def test_starts_at_zero():
+@pytest.mark.parametrize("mean_video", [False, True])
+def test_starts_at_zero(mean_video):
     torch.manual_seed(0)
-    unet = UNet(SHAPE, channels=8, multipliers=(1, 2), attention_levels=(1,), head_dim=8, dim_condition=12)
+    sizes = {"channels": 8, "multipliers": (1, 2), "attention_levels": (1,), "head_dim": 8, "dim_condition": 12}
+    unet = UNet(SHAPE, **sizes, mean_video=mean_video)
     assert not unet(torch.randn(2, *SHAPE), torch.zeros(2), condition(2))[0].any()
 
 
@@ -80,7 +82,8 @@ def test_the_first_multiplier_may_be_any():
 
 
 def test_a_video_without_conditioning_tokens_is_finite():
-    unet, x, tokens = small_unet(pool_condition=True), torch.randn(2, *SHAPE), condition(2)
+    unet = small_unet(pool_condition=True, mean_video=True)
+    x, tokens = torch.randn(2, *SHAPE), condition(2)
     tokens.mask[0] = False
     assert unet(x, torch.zeros(2), tokens)[0].isfinite().all()
 
@@ -123,9 +126,9 @@ def test_patches_keep_their_place():
     assert torch.equal(unet._to_video(rearrange(patches, "b c t h w -> (b t) c h w"), x), x)
 
 
-@pytest.mark.parametrize("pool_condition", [False, True])
-def test_masked_conditioning_tokens_have_no_effect(pool_condition):
-    unet, x, tokens = small_unet(pool_condition=pool_condition), torch.randn(2, *SHAPE), condition(2)
+@pytest.mark.parametrize("settings", [{}, {"pool_condition": True}, {"mean_video": True}], ids=str)
+def test_masked_conditioning_tokens_have_no_effect(settings):
+    unet, x, tokens = small_unet(**settings), torch.randn(2, *SHAPE), condition(2)
     tokens.mask[:, 3:] = False
     changed = Condition(tokens.tokens.clone(), tokens.mask)
     changed.tokens[:, 3:] = 9.0
@@ -142,6 +145,26 @@ def test_pooled_conditioning_tells_each_frame_something_of_its_own():
     change = (unet._level(torch.zeros(1), one) - unet._level(torch.zeros(1), other)).detach()
     assert len(change) == SHAPE.num_frames
     assert torch.pdist(change).min() > 0.1 * change.norm(dim=-1).mean()
+
+
+def test_mean_video_is_coarse_and_the_same_at_every_noise_level():
+    """What it adds is known from the conditioning alone, and its rows and columns are those of the last level."""
+    torch.manual_seed(0)
+    with_it, tokens = small_unet(mean_video=True, patch=(2, 1, 1)), condition(2)
+    assert with_it.mean_video is not None
+    assert with_it.mean_video.grid == (2, 3, 4)  # 2 patches of frames; 10 x 16 padded to 12 x 16, then halved twice
+    without = small_unet(patch=(2, 1, 1))
+    without.load_state_dict(with_it.state_dict(), strict=False)
+
+    def added(c_noise: float) -> torch.Tensor:
+        x, levels = torch.randn(2, *SHAPE), torch.full((2,), c_noise)
+        return with_it(x, levels, tokens)[0] - without(x, levels, tokens)[0]
+
+    low, high = added(-1.0), added(1.0)
+    torch.testing.assert_close(low, high, atol=1e-4, rtol=1e-4)
+    assert low.std(0).mean() > 0.01  # another for each caption
+    assert low.diff(dim=2).abs().mean() > 0.01  # and for each frame
+    assert low.diff(dim=3).abs().mean() < 0.5 * low.std()
 
 
 def test_noise_level_matters():
