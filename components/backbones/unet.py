@@ -162,11 +162,10 @@ class Stage(nn.Module):
 
 
 class MeanVideo(nn.Module):
-    """What the conditioning says by itself: a coarse video, linear in its mean token, made smooth.
+    """What the conditioning says by itself: a coarse video, affine in its normalised mean token, made smooth.
 
-    Where there is nothing to see but noise, the best estimate is the mean of all videos of a caption. Through the
-    blocks, each of which multiplies and starts at zero, words take a thousand steps to change the video; through this,
-    a hundred.
+    Where there is nothing to see but noise, the best estimate is the mean of all videos of a caption. The branches of
+    the network end in zeros at the start, and words are slow to change the video through them.
 
     Args:
         dim_condition: Width of the conditioning tokens.
@@ -183,10 +182,10 @@ class MeanVideo(nn.Module):
         self.to_video = start_at_zero(nn.Linear(dim_condition, shape.channels * math.prod(grid)))
         self.shape, self.grid = shape, grid
 
-    def forward(self, mean_token: Tensor) -> Tensor:
-        """Videos ``[B, C, T, H, W]`` of mean tokens ``[B, D]``."""
+    def forward(self, condition: Condition) -> Tensor:
+        """Videos ``[B, C, T, H, W]``."""
         axes = dict(zip("thw", self.grid, strict=True))
-        coarse = rearrange(self.to_video(self.norm(mean_token)), "b (c t h w) -> b c t h w", **axes)
+        coarse = rearrange(self.to_video(self.norm(mean_token(condition))), "b (c t h w) -> b c t h w", **axes)
         _, *size = self.shape
         return self.GAIN * F.interpolate(coarse, size, mode="trilinear")
 
@@ -213,8 +212,9 @@ class UNet(Backbone):
             for attention to add up what they have in common.
         pool_condition: Add the mean of the conditioning tokens, through a layer that each frame has of its own, to the
             noise level's vector, which reaches every block: captions are followed after fewer steps (not in the paper).
-        mean_video: Add to the prediction a coarse video that is linear in the mean of the conditioning tokens, with the
-            rows and columns of the last level: words are read after a few hundred steps (not in the paper).
+        mean_video: Add to the prediction a coarse video that is affine in the normalised mean of the conditioning
+            tokens, with as many rows and columns as the last level: words are read after fewer steps. It is the same at
+            all noise levels, and meant for training at levels well above `sigma_data` (not in the paper).
 
     Raises:
         ValueError: Sizes that don't divide; the message names those that would.
@@ -312,7 +312,7 @@ class UNet(Backbone):
             for stage in stages:
                 h = stage(torch.cat([h, skips.pop()], dim=1), level, condition)
         video = self._to_video(self.head(h), x)
-        return (video if self.mean_video is None else video + self.mean_video(mean_token(condition))), None
+        return (video if self.mean_video is None else video + self.mean_video(condition)), None
 
     def _level(self, c_noise: Tensor, condition: Condition) -> Tensor:
         """The vector of the noise level for each frame ``[(B T), D]``."""

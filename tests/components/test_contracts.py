@@ -57,7 +57,15 @@ SMALL: dict[type, Callable[[], object]] = {
         latent_head_dim=8,
     ),
     UNet: lambda: UNet(
-        SHAPE, channels=8, multipliers=(1, 2), num_blocks=1, attention_levels=(1,), head_dim=8, dim_condition=DIM
+        SHAPE,
+        channels=8,
+        multipliers=(1, 2),
+        num_blocks=1,
+        attention_levels=(1,),
+        head_dim=8,
+        dim_condition=DIM,
+        pool_condition=True,
+        mean_video=True,
     ),
     EDM: EDM,
     Text: small_text,
