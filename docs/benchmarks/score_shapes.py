@@ -4,12 +4,14 @@
 
 Captions are drawn like those of the training data (one thing that moves, so that shape and direction can be told); each
 gives one video, whose colours, shape, direction and background a fixed function reads. A contact sheet goes to `--out`.
+`circle > square: 3` counts what was drawn in place of what was asked for.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from tqdm import tqdm
 from snapvideo.components.interfaces import Prompt
 from snapvideo.components.media import contact_sheet, encode_png, enlarge, to_uint8, write_bytes
 from snapvideo.components.metrics import ShapeAccuracy
+from snapvideo.components.metrics.shapes import parse_caption, read_scene
 from snapvideo.datamodules.shapes import caption, draw_scene
 from snapvideo.recipes.run import load_model
 
@@ -50,15 +53,19 @@ def main() -> None:
     arguments = parser.parse_args()
     model = load_model(arguments.run, arguments.checkpoint, arguments.steps, arguments.guidance)
     captions = moving_captions(arguments.captions, arguments.seed)
-    accuracy, shown = ShapeAccuracy(), []
+    accuracy, shown, drawn = ShapeAccuracy(), [], Counter[str]()
     for start in tqdm(range(0, len(captions), BATCH), desc="scoring"):
         texts = captions[start : start + BATCH]
         prompt = Prompt(texts, torch.full((len(texts),), 8.0), torch.full((len(texts), 2), 64.0))
         videos = to_uint8(model.sample(prompt, range(start, start + len(texts))))
         accuracy.update(videos, texts)
         shown.append(videos)
+        for video, text in zip(videos, texts, strict=True):
+            things = read_scene(video).things
+            drawn[f"{parse_caption(text).things[0].shape} > {things[0].shape if things else 'none'}"] += 1
     scores = {name: round(float(value), 3) for name, value in accuracy.compute().items()}
     print(json.dumps({"captions": len(captions), **scores}))
+    print("\n".join(f"{name}: {count}" for name, count in sorted(drawn.items())))
     write_bytes(arguments.out / "contact_sheet.png", encode_png(contact_sheet(enlarge(torch.cat(shown)[:24], 64))))
     write_bytes(arguments.out / "captions.txt", "\n".join(captions).encode())
     write_bytes(arguments.out / "scores.json", json.dumps({"captions": len(captions), **scores}).encode())
