@@ -3,24 +3,49 @@
 from .backbones import FIT, UNet
 from .callbacks import EMA, SampleGrid
 from .conditioning import ByteText, Conditioners, FrameRate, Resolution, Text
-from .frameworks import EDM
+from .frameworks import DDPM, EDM, FlowMatching
 from .optimizers import LAMB, WarmupCosine
-from .sampling import ClassifierFree, Heun
+from .sampling import (
+    DDIM,
+    Ancestral,
+    Churn,
+    ClassifierFree,
+    CosineLevels,
+    DPMSolver,
+    Euler,
+    Heun,
+    LinearLevels,
+    Oscillating,
+    RhoLevels,
+    Threshold,
+)
 from .video_diffusion import VideoDiffusion
 
 __all__ = [
+    "DDIM",
+    "DDPM",
     "EDM",
     "EMA",
     "FIT",
     "LAMB",
+    "Ancestral",
     "ByteText",
+    "Churn",
     "ClassifierFree",
     "Conditioners",
+    "CosineLevels",
+    "DPMSolver",
+    "Euler",
+    "FlowMatching",
     "FrameRate",
     "Heun",
+    "LinearLevels",
+    "Oscillating",
     "Resolution",
+    "RhoLevels",
     "SampleGrid",
     "Text",
+    "Threshold",
     "UNet",
     "VideoDiffusion",
     "WarmupCosine",

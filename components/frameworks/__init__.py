@@ -1,5 +1,7 @@
 """Diffusion frameworks."""
 
+from .ddpm import DDPM
 from .edm import EDM
+from .flow_matching import FlowMatching
 
-__all__ = ["EDM"]
+__all__ = ["DDPM", "EDM", "FlowMatching"]

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ..interfaces import Framework, Predict, VideoShape
+from .scaling import InputScale, check_input_scale, column, input_scale, log_normal, shape_of
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ class EDM(Framework):
 
     def __init__(
         self,
-        sigma_in: float | Literal["auto"] = "auto",
+        sigma_in: InputScale = "auto",
         sigma_data: float = 1.0,
         P_mean: float = -1.2,
         P_std: float = 1.2,
@@ -98,10 +97,9 @@ class EDM(Framework):
         rho: float = 7.0,
     ) -> None:
         super().__init__()
-        if isinstance(sigma_in, str) and sigma_in != "auto":
-            raise ValueError(f"sigma_in={sigma_in!r} must be a number above 0 or 'auto'")
-        for name, value in (("sigma_in", sigma_in), ("sigma_data", sigma_data), ("P_std", P_std), ("rho", rho)):
-            if not isinstance(value, str) and not 0 < value < math.inf:
+        check_input_scale("sigma_in", sigma_in)
+        for name, value in (("sigma_data", sigma_data), ("P_std", P_std), ("rho", rho)):
+            if not 0 < value < math.inf:
                 raise ValueError(f"{name}={value} must be above 0")
         if not 0 < sigma_min < sigma_max < math.inf:
             raise ValueError(
@@ -113,51 +111,38 @@ class EDM(Framework):
         self.P_mean, self.P_std = P_mean, P_std
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
 
-    def input_scale(self, shape: VideoShape) -> float:
-        """sigma_in for videos of this shape."""
-        if isinstance(self.sigma_in, str):
-            return max(shape.height, shape.width) / 64 * math.sqrt(shape.num_frames)
-        return self.sigma_in
-
     def noise_levels(self, quantile: Tensor, shape: VideoShape) -> Tensor:
         """``ln(s) ~ N(P_mean, P_std)``, as sigma = k s."""
-        normal = torch.special.ndtri(quantile.double().clamp(1e-6, 1 - 1e-6))
-        return (self.P_mean + self.P_std * normal).exp().mul(self.input_scale(shape)).float()
+        return log_normal(quantile, self.P_mean, self.P_std, input_scale(self.sigma_in, shape))
 
     def sampling_levels(self, num_steps: int, shape: VideoShape) -> Tensor:
         """EDM's Eq. 5 in s, as sigma = k s, then 0."""
         ramp = torch.arange(num_steps, dtype=torch.float64) / max(num_steps - 1, 1)
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)
-        levels = (high + ramp * (low - high)) ** self.rho * self.input_scale(shape)
+        levels = (high + ramp * (low - high)) ** self.rho * input_scale(self.sigma_in, shape)
         return torch.cat([levels, levels.new_zeros(1)])
 
     def denoise(self, predict: Predict, y: Tensor, sigma: Tensor) -> Tensor:
         """``D = c_skip x_s + c_out F(c_in x_s; c_noise)`` (Table 1)."""
         x_s, c = self._scaled(y, sigma)
         F = self._predict(predict, x_s, c)
-        return _column(c.c_skip) * x_s + _column(c.c_out) * F
+        return column(c.c_skip) * x_s + column(c.c_out) * F
 
     def loss(self, predict: Predict, x: Tensor, sigma: Tensor, noise: Tensor) -> Tensor:
         """``w |F - c_nrm F_tgt|^2`` with ``F_tgt = s x - d^2 eps``, averaged over each sample ``[B]``.
 
         Equal to ``lambda |D - x|^2``, without its cancellation at low noise.
         """
-        x_s, c = self._scaled(x + _column(sigma) * noise, sigma)
+        x_s, c = self._scaled(x + column(sigma) * noise, sigma)
         F = self._predict(predict, x_s, c)
-        target = _column(c.c_nrm) * (_column(c.s) * x - self.sigma_data**2 * noise)
+        target = column(c.c_nrm) * (column(c.s) * x - self.sigma_data**2 * noise)
         return c.weight * (F - target).square().flatten(1).mean(1)
 
     def _scaled(self, y: Tensor, sigma: Tensor) -> tuple[Tensor, Preconditioning]:
         """``x_s`` and the coefficients at its level, float32 or better: autocast touches no operation here."""
-        channels, num_frames, height, width = y.shape[1:]
-        k = self.input_scale(VideoShape(num_frames, height, width, channels))
+        k = input_scale(self.sigma_in, shape_of(y))
         dtype = torch.promote_types(y.dtype, torch.float32)
         return y.to(dtype) / k, Preconditioning(sigma.to(dtype) / k, self.sigma_data, k)
 
     def _predict(self, predict: Predict, x_s: Tensor, c: Preconditioning) -> Tensor:
-        return predict(_column(c.c_in) * x_s, c.c_noise).to(x_s.dtype)
-
-
-def _column(values: Tensor) -> Tensor:
-    """``[B]`` as ``[B, 1, 1, 1, 1]``, to multiply videos."""
-    return rearrange(values, "b -> b 1 1 1 1")
+        return predict(column(c.c_in) * x_s, c.c_noise).to(x_s.dtype)

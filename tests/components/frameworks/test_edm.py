@@ -83,7 +83,7 @@ def test_denoiser_loss_and_sampler_are_edms():
 
     shape = VideoShape(2, 4, 4)
     levels = framework.sampling_levels(18, shape)
-    ours = Heun(18)(lambda x, s: framework.denoise(network, x, s), noise, levels)
+    ours = Heun(18)(lambda x, s: framework.denoise(network, x, s), lambda: noise, levels)
     assert torch.equal(ours, edm_sample(network, noise, 18))
 
 
@@ -93,7 +93,9 @@ def test_sampler_recovers_gaussian_data(k):
     framework = EDM(sigma_in=k)
     noise = torch.randn(1, 1, 1, 100, 100, dtype=torch.float64)
     samples = Heun(256)(
-        lambda y, sigma: y / (1 + sigma.reshape(-1, 1, 1, 1, 1) ** 2), noise, framework.sampling_levels(256, SHAPE)
+        lambda y, sigma: y / (1 + sigma.reshape(-1, 1, 1, 1, 1) ** 2),
+        lambda: noise,
+        framework.sampling_levels(256, SHAPE),
     )
     assert samples.std() == pytest.approx(noise.std().item(), rel=0.02)
 
@@ -113,8 +115,8 @@ def test_the_exact_prediction_gives_the_clean_video_and_no_loss():
 
 
 def test_auto_is_the_papers_scale():
-    assert EDM().input_scale(VideoShape(16, 36, 64)) == 4
-    assert EDM().input_scale(VideoShape(16, 288, 512)) == 32
+    assert EDM().sampling_levels(8, VideoShape(16, 36, 64))[0] == pytest.approx(4 * 80)
+    assert EDM().sampling_levels(8, VideoShape(16, 288, 512))[0] == pytest.approx(32 * 80)
 
 
 def test_training_levels_follow_the_log_normal():
@@ -156,7 +158,7 @@ def test_mathematics_stays_in_float32_under_autocast():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sigma_in": 0}, "sigma_in=0 must be above 0"),
+        ({"sigma_in": 0}, "sigma_in=0 must be a number above 0"),
         ({"sigma_in": "Auto"}, "sigma_in='Auto' must be a number above 0 or 'auto'"),
         ({"sigma_data": -1.0}, "sigma_data=-1.0 must be above 0"),
         ({"sigma_min": 90.0}, "sigma_min=90.0 and sigma_max=80.0"),
