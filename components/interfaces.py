@@ -13,18 +13,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.nn.functional import pad
 
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A network alone: (scaled noisy video ``[B, C, T, H, W]``, c_noise ``[B]``) -> raw prediction of the same shape."""
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """The contract: (x = clean + sigma * noise ``[B, C, T, H, W]``, sigma ``[B]``) -> estimate of the clean video."""
+
+Noise: TypeAlias = Callable[[], Tensor]
+"""A source of standard normal noise: each call gives fresh noise ``[B, C, T, H, W]``."""
 
 State: TypeAlias = Tensor | None
 """What a backbone carries from one evaluation of the same video to the next (FIT: its latents ``[B, L, D]``)."""
@@ -64,11 +68,13 @@ class Prompt:
         captions: B texts.
         fps: Frames per second ``[B]``; infinite for images, which are videos of equal frames (paper, 3.3).
         resolution: Height and width in pixels of the original, before resizing ``[B, 2]``.
+        embeddings: What the text encoder makes of the captions, where the data brings it along; None: it doesn't.
     """
 
     captions: list[str]
     fps: Tensor
     resolution: Tensor
+    embeddings: Condition | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -82,7 +88,7 @@ class Prompt:
         return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
 
     def _tensors(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor | Condition)}
 
 
 @dataclass
@@ -115,6 +121,7 @@ class VideoBatch(Prompt):
         for part in parts:
             if part.video.shape[2] not in (1, num_frames):
                 raise ValueError(f"a batch has {part.video.shape[2]} frames; {num_frames} (videos) or 1 (images) fit")
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
         videos = [part.video.float().div(127.5).sub(1.0).expand(-1, -1, num_frames, -1, -1) for part in parts]
         return VideoBatch(
             captions=[caption for part in parts for caption in part.captions],
@@ -123,6 +130,7 @@ class VideoBatch(Prompt):
             video=torch.cat(videos),
             keys=[key for part in parts for key in part.keys],
             skipped=[skip for part in parts for skip in part.skipped],
+            embeddings=Condition.stack(embeddings) if embeddings else None,
         )
 
 
@@ -138,10 +146,25 @@ class Condition:
     tokens: Tensor
     mask: Tensor
 
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Condition:
+        """The same tokens on `device`."""
+        return Condition(*(t.to(device, non_blocking=non_blocking) for t in (self.tokens, self.mask)))
+
+    def pin_memory(self) -> Condition:
+        """The same tokens in page-locked memory."""
+        return Condition(self.tokens.pin_memory(), self.mask.pin_memory())
+
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
         """All tokens of the parts, side by side."""
         return Condition(torch.cat([p.tokens for p in parts], dim=1), torch.cat([p.mask for p in parts], dim=1))
+
+    @staticmethod
+    def stack(parts: Sequence[Condition]) -> Condition:
+        """The parts as one batch, one after the other; shorter ones are padded."""
+        length = max(part.mask.shape[1] for part in parts)
+        tokens = [pad(part.tokens, (0, 0, 0, length - part.mask.shape[1])) for part in parts]
+        return Condition(torch.cat(tokens), torch.cat([pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]))
 
 
 class Backbone(LightningModule, ABC):
@@ -168,6 +191,13 @@ class Backbone(LightningModule, ABC):
         Returns:
             The prediction ``[B, C, T, H, W]`` and the state for the next evaluation.
         """
+
+    def prepare(self, condition: Condition) -> Condition:
+        """What `forward` may be given in place of `condition` while sampling; called once per sample.
+
+        A backbone overrides it to compute once what is the same in all evaluations.
+        """
+        return condition
 
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """The prediction to train on; a backbone with state overrides it to learn to use the state.
@@ -233,7 +263,7 @@ class Conditioner(LightningModule, ABC):
 
 
 class Sampler(ABC):
-    """Solves the denoising ODE or SDE: a pure function of a denoiser, noise and noise levels.
+    """Solves the denoising ODE or SDE: a pure function of a denoiser, a source of noise and noise levels.
 
     Attributes:
         num_steps: Steps from the highest noise level to none.
@@ -242,24 +272,43 @@ class Sampler(ABC):
     num_steps: int
 
     @abstractmethod
-    def __call__(self, denoise: Denoise, noise: Tensor, sigmas: Tensor) -> Tensor:
+    def __call__(self, denoise: Denoise, noise: Noise, sigmas: Tensor) -> Tensor:
         """A sample.
 
         Args:
             denoise: The denoiser.
-            noise: Standard normal noise ``[B, C, T, H, W]``; its dtype is the sampler's.
+            noise: Where noise comes from; its dtype is the sampler's.
             sigmas: Falling noise levels ``[num_steps + 1]``, the last one 0.
         """
 
 
-class Guidance(ABC):
-    """Wraps denoisers into a denoiser."""
+class Levels(ABC):
+    """Places the noise levels of sampling, in place of the framework."""
 
     @abstractmethod
-    def __call__(self, conditional: Denoise, unconditional: Denoise) -> Denoise:
-        """A denoiser steered towards the condition.
+    def __call__(self, sigmas: Tensor) -> Tensor:
+        """As many levels between the same ends.
 
         Args:
-            conditional: Denoiser that knows the labels.
-            unconditional: Denoiser of the same video under the null label.
+            sigmas: The framework's own levels ``[num_steps + 1]``, float64, falling, the last one 0.
         """
+
+
+class Branches(ABC):
+    """The denoisers that guidance has: one that knows the labels, and one of the same videos under the null label."""
+
+    @abstractmethod
+    def conditional(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Estimate with the labels alone; see `Denoise`."""
+
+    @abstractmethod
+    def both(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """Estimates with the labels and under the null label, by one evaluation of a batch of twice the size."""
+
+
+class Guidance(ABC):
+    """Makes one denoiser of branches."""
+
+    @abstractmethod
+    def __call__(self, branches: Branches) -> Denoise:
+        """A denoiser of one video's sampling, steered towards the condition."""
