@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -13,13 +13,16 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from .interfaces import (
     Backbone,
+    Branches,
     Condition,
     Conditioner,
     Framework,
     Guidance,
+    Levels,
     Predict,
     Prompt,
     Sampler,
@@ -27,6 +30,7 @@ from .interfaces import (
     VideoBatch,
     VideoShape,
 )
+from .layers import blocks
 
 NOISE_BANDS = 5
 """Validation measures the loss in this many equally likely bands of the training noise levels."""
@@ -47,14 +51,64 @@ class Denoiser:
         self.framework, self.backbone, self.condition = framework, backbone, condition
         self.state: State = None
 
+    @cached_property
+    def _prepared(self) -> Condition:
+        if isinstance(self.backbone, FSDPModule):  # its weights are whole in `forward` alone
+            return self.condition
+        return self.backbone.prepare(self.condition)
+
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate of the clean video of ``x`` ``[B, C, T, H, W]`` at noise levels sigma ``[B]``."""
         return self.framework.denoise(self.predict, x, sigma)
 
     def predict(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        """The network's raw prediction (see `Predict`), from the state that the previous call left."""
-        prediction, self.state = self.backbone(x, c_noise, self.condition, self.state)
-        return prediction
+        """The network's raw prediction (see `Predict`), from the state that the previous call left.
+
+        Raises:
+            ValueError: It has not the shape of the video.
+        """
+        out = self.backbone(x, c_noise, self._prepared, self.state)
+        if isinstance(out, Tensor):
+            raise ValueError(f"{type(self.backbone).__name__}.forward returned a tensor: return (prediction, state)")
+        prediction, self.state = out
+        return _of_shape(x, prediction, self.backbone)
+
+
+class DenoiserPair(Branches):
+    """A conditional and an unconditional `Denoiser` of the same videos, evaluated as one batch.
+
+    Each keeps its own state.
+
+    Args:
+        conditional: Knows the labels.
+        unconditional: Knows the null label alone.
+    """
+
+    def __init__(self, conditional: Denoiser, unconditional: Denoiser) -> None:
+        self._conditional, self._unconditional = conditional, unconditional
+
+    def conditional(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """See `Branches.conditional`."""
+        return self._conditional(x, sigma)
+
+    def both(self, x: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Branches.both`."""
+        one, two, joint = self._conditional, self._unconditional, self._joint
+        if one.state is None and two.state is None:
+            joint.state = None
+        elif one.state is None or two.state is None:  # one has run alone: the other starts now
+            return one(x, sigma), two(x, sigma)
+        else:
+            joint.state = torch.cat([one.state, two.state])
+        estimates = joint(torch.cat([x, x]), torch.cat([sigma, sigma])).chunk(2)
+        if joint.state is not None:
+            one.state, two.state = joint.state.chunk(2)
+        return estimates[0], estimates[1]
+
+    @cached_property
+    def _joint(self) -> Denoiser:
+        first, second = self._conditional, self._unconditional
+        return Denoiser(first.framework, first.backbone, Condition.stack([first.condition, second.condition]))
 
 
 class VideoDiffusion(LightningModule):
@@ -68,6 +122,7 @@ class VideoDiffusion(LightningModule):
         guidance: Steers samples towards their captions.
         optimizer: Optimizer of all parameters.
         scheduler: Learning-rate schedule, one step per training step.
+        levels: Places the noise levels of sampling; None: the framework does.
         label_dropout: Probability in training that a sample's text is replaced by the learned null, 0..1 (paper: 0.1).
 
     Raises:
@@ -83,6 +138,7 @@ class VideoDiffusion(LightningModule):
         guidance: Guidance,
         optimizer: OptimizerCallable,
         scheduler: LRSchedulerCallable,
+        levels: Levels | None = None,
         label_dropout: float = 0.1,
     ) -> None:
         super().__init__()
@@ -93,7 +149,7 @@ class VideoDiffusion(LightningModule):
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout={label_dropout} must be a probability, 0..1")
         self.backbone, self.framework, self.conditioner = backbone, framework, conditioner
-        self.sampler, self.guidance = sampler, guidance
+        self.sampler, self.guidance, self.levels = sampler, guidance, levels
         self.optimizer, self.scheduler = optimizer, scheduler
         self.label_dropout = label_dropout
 
@@ -101,6 +157,21 @@ class VideoDiffusion(LightningModule):
     def shape(self) -> VideoShape:
         """The size of the videos."""
         return self.backbone.shape
+
+    def configure_model(self) -> None:
+        """Spread weights over devices, block by block, where the strategy has a mesh of them (FSDP2)."""
+        if self.device_mesh is None or isinstance(self.backbone, FSDPModule):
+            return
+        mesh = self.device_mesh["data_parallel"]
+        for part in (self.backbone, self.conditioner):
+            for block in blocks(part):
+                fully_shard(block, mesh=mesh)
+            fully_shard(part, mesh=mesh)
+
+    def sampling_levels(self) -> Tensor:
+        """Noise levels of a sample ``[num_steps + 1]``, float64, falling, the last one 0."""
+        own = self.framework.sampling_levels(self.sampler.num_steps, self.shape)
+        return own if self.levels is None else self.levels(own)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The recipe's optimizer and schedule, stepped every training step."""
@@ -122,10 +193,10 @@ class VideoDiffusion(LightningModule):
         # One draw in each of B equal parts of (0, 1), in random order: each is uniform, the batch covers all levels.
         quantile = (rand().argsort() + rand()) / len(batch)
         noise = torch.randn(batch.video.shape, generator=generator, device=generator.device)
-        condition = self.conditioner(batch, drop)
+        condition = self._condition(batch, drop)
 
         def predict(x: Tensor, c_noise: Tensor) -> Tensor:
-            return self.backbone.train_forward(x, c_noise, condition, generator)
+            return _of_shape(x, self.backbone.train_forward(x, c_noise, condition, generator), self.backbone)
 
         losses = self._losses(predict, batch, quantile, noise)
         self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
@@ -136,7 +207,7 @@ class VideoDiffusion(LightningModule):
         """Loss by noise band, on noise that depends on the batch's place in the validation set alone."""
         generator = torch.Generator().manual_seed((batch_idx << 16) + self.global_rank)
         noise = torch.randn(batch.video.shape, generator=generator).to(batch.video.device)
-        condition = self.conditioner(batch, torch.zeros_like(batch.is_image))
+        condition = self._condition(batch, torch.zeros_like(batch.is_image))
         bands = []
         for band in range(NOISE_BANDS):
             quantile = torch.full_like(batch.fps, (band + 0.5) / NOISE_BANDS)
@@ -173,26 +244,44 @@ class VideoDiffusion(LightningModule):
         if len(seeds) != len(prompt):
             raise ValueError(f"{len(seeds)} seeds for {len(prompt)} prompts: give one seed per video")
         prompt = prompt.to(self.device)
-        noise = torch.stack(
-            [torch.randn(*self.shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        ).to(self.device)
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+        def noise() -> Tensor:
+            return torch.stack([torch.randn(*self.shape, generator=g) for g in generators]).to(self.device)
+
         null = torch.ones(len(prompt), dtype=torch.bool, device=self.device)
-        levels = self.framework.sampling_levels(self.sampler.num_steps, self.shape)
         with _evaluating(self):
-            conditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, ~null))
-            unconditional = Denoiser(self.framework, self.backbone, self.conditioner(prompt, null))
-            denoise = self.guidance(conditional, unconditional)
+            conditional = Denoiser(self.framework, self.backbone, self._condition(prompt, ~null))
+            unconditional = Denoiser(self.framework, self.backbone, self._condition(prompt, null))
+            denoise = self.guidance(DenoiserPair(conditional, unconditional))
 
             def counted(x: Tensor, sigma: Tensor) -> Tensor:
                 if on_evaluation is not None:
                     on_evaluation()
                 return denoise(x, sigma)
 
-            return self.sampler(counted, noise, levels).clamp(-1, 1)
+            return self.sampler(counted, noise, self.sampling_levels()).clamp(-1, 1)
 
     def _losses(self, predict: Predict, batch: VideoBatch, quantile: Tensor, noise: Tensor) -> Tensor:
         sigma = self.framework.noise_levels(quantile, self.shape)
-        return self.framework.loss(predict, batch.video, sigma, noise)
+        losses = self.framework.loss(predict, batch.video, sigma, noise)
+        if losses.shape != sigma.shape:
+            raise ValueError(
+                f"{type(self.framework).__name__}.loss returned {list(losses.shape)} for a batch of {len(batch)}: "
+                f"it must return the loss of each sample, {[len(batch)]}"
+            )
+        return losses
+
+    def _condition(self, prompt: Prompt, drop: Tensor) -> Condition:
+        condition = self.conditioner(prompt, drop)
+        wanted, found = [len(prompt), condition.tokens.shape[1], self.conditioner.dim], list(condition.tokens.shape)
+        if found != wanted or list(condition.mask.shape) != wanted[:2]:
+            raise ValueError(
+                f"{type(self.conditioner).__name__}.forward returned tokens {found} and a mask "
+                f"{list(condition.mask.shape)} for {len(prompt)} prompts: with dim={self.conditioner.dim} they must be "
+                f"{wanted} and {wanted[:2]}"
+            )
+        return condition
 
     def _log_modalities(self, name: str, losses: Tensor, batch: VideoBatch) -> None:
         for modality, chosen in (("image", batch.is_image), ("video", ~batch.is_image)):
@@ -204,6 +293,16 @@ class VideoDiffusion(LightningModule):
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
         place = (seed, self.global_rank, self.global_step, batch_idx)
         return [int(state) for state in np.random.SeedSequence(place).generate_state(2)]
+
+
+def _of_shape(x: Tensor, prediction: Tensor, backbone: Backbone) -> Tensor:
+    """The prediction, which must have the shape of its video: another might be broadcast, and nobody would notice."""
+    if prediction.shape != x.shape:
+        raise ValueError(
+            f"{type(backbone).__name__}.forward returned a prediction {list(prediction.shape)} for a video "
+            f"{list(x.shape)}: they must be equal, and it must return (prediction, state)"
+        )
+    return prediction
 
 
 @contextmanager

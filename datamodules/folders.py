@@ -9,11 +9,12 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from ..components.interfaces import VideoBatch, VideoShape
+from ..components.interfaces import Condition, VideoBatch, VideoShape
 from .decode import Clip, decode_image, decode_video
 from .order import Draw, SharedOut, TrainOrder, clip_generator, validation_batches
 from .samples import SUFFIXES, Index, Modality, NothingUsable, Sample, Unusable, count_reasons, index_folder
@@ -35,13 +36,22 @@ class FolderClips(Dataset[list[VideoBatch]]):
         shape: The size of a video; images have its height and width, and T = 1.
         fps: Candidate frame rates of videos in frames per second.
         seed: Seed of the draws within each place.
+        embeddings: Width of the text embeddings beside the files; None: they are not read.
     """
 
-    def __init__(self, sources: Mapping[Modality, Index], shape: VideoShape, fps: Sequence[float], seed: int) -> None:
+    def __init__(
+        self,
+        sources: Mapping[Modality, Index],
+        shape: VideoShape,
+        fps: Sequence[float],
+        seed: int,
+        embeddings: int | None,
+    ) -> None:
         self.sources = sources
         self.shape = shape
         self.fps = fps
         self.seed = seed
+        self.embeddings = embeddings
 
     def __len__(self) -> int:
         return sum(len(source.samples) for source in self.sources.values())
@@ -59,15 +69,16 @@ class FolderClips(Dataset[list[VideoBatch]]):
         skipped: list[tuple[str, str]] = []
         usable = [self._usable(draw, skipped) for draw in draws]
         return VideoBatch(
-            captions=[sample.caption for sample, _ in usable],
-            fps=torch.tensor([clip.fps for _, clip in usable], dtype=torch.float32),
-            resolution=torch.tensor([clip.resolution for _, clip in usable], dtype=torch.float32),
-            video=torch.stack([clip.video for _, clip in usable]),
-            keys=[sample.key for sample, _ in usable],
+            captions=[sample.caption for sample, _, _ in usable],
+            fps=torch.tensor([clip.fps for _, clip, _ in usable], dtype=torch.float32),
+            resolution=torch.tensor([clip.resolution for _, clip, _ in usable], dtype=torch.float32),
+            video=torch.stack([clip.video for _, clip, _ in usable]),
+            keys=[sample.key for sample, _, _ in usable],
             skipped=skipped,
+            embeddings=Condition.stack([e for _, _, e in usable if e is not None]) if self.embeddings else None,
         )
 
-    def _usable(self, draw: Draw, skipped: list[tuple[str, str]]) -> tuple[Sample, Clip]:
+    def _usable(self, draw: Draw, skipped: list[tuple[str, str]]) -> tuple[Sample, Clip, Condition | None]:
         """The sample at one place, or the first substitute that can be used."""
         source = self.sources[draw.modality]
         failed: dict[int, str] = {}
@@ -79,9 +90,10 @@ class FolderClips(Dataset[list[VideoBatch]]):
             sample = source.samples[index]
             path = source.folder / sample.key
             try:
+                embedding = read_embedding(path, self.embeddings) if self.embeddings else None
                 if draw.modality == "image":
-                    return sample, decode_image(path, self.shape)
-                return sample, decode_video(path, self.shape, self.fps, generator)
+                    return sample, decode_image(path, self.shape), embedding
+                return sample, decode_video(path, self.shape, self.fps, generator), embedding
             except Unusable as error:
                 failed[index] = str(error)
                 skipped.append((str(path), str(error)))
@@ -109,6 +121,8 @@ class JointFolders(LightningDataModule):
             native rate allow.
         holdout: Samples of each folder kept for validation, chosen by their names; 0 for no validation.
         num_workers: Processes that read files beside the training; 0 reads in the training process.
+        embeddings: Width D of what a text encoder made of each caption, floats ``[S, D]`` in ``clip.npy`` beside
+            ``clip.mp4``, for a conditioner that takes them (`Text`); files without are skipped. None: there are none.
 
     Attributes:
         skipped: Path and reason of each file that could not be used so far.
@@ -124,6 +138,7 @@ class JointFolders(LightningDataModule):
         fps: Sequence[float] = (24.0, 12.0, 8.0, 4.0),
         holdout: int = 0,
         num_workers: int = 0,
+        embeddings: int | None = None,
     ) -> None:
         super().__init__()
         if shape.channels != 3:
@@ -136,6 +151,8 @@ class JointFolders(LightningDataModule):
                 raise ValueError(f"{modality}s is {folder} and {modality}_batch_size is {size}: {fix}")
         if not fps or not all(0 < rate < math.inf for rate in fps):
             raise ValueError(f"fps is {list(fps)}: give at least one frame rate, all finite and above 0")
+        if embeddings is not None and embeddings < 1:
+            raise ValueError(f"embeddings is {embeddings}: it must be null (there are none) or their width")
         for name, value, none in (("holdout", holdout, "no validation"), ("num_workers", num_workers, "none beside")):
             if value < 0:
                 raise ValueError(f"{name} is {value}: it must be 0 ({none}) or more")
@@ -143,6 +160,7 @@ class JointFolders(LightningDataModule):
         self.fps = fps
         self.holdout = holdout
         self.num_workers = num_workers
+        self.embeddings = embeddings
         self.skipped: dict[str, str] = {}
         folders: dict[Modality, Path | None] = {"video": videos, "image": images}
         sizes: dict[Modality, int] = {"video": video_batch_size, "image": image_batch_size}
@@ -212,7 +230,7 @@ class JointFolders(LightningDataModule):
 
     def _loader(self, sources: Mapping[Modality, Index], order: SharedOut, seed: int) -> DataLoader[list[VideoBatch]]:
         return DataLoader(
-            FolderClips(sources, self.shape, self.fps, seed),
+            FolderClips(sources, self.shape, self.fps, seed, self.embeddings),
             sampler=order,
             batch_size=None,  # the order yields whole batches
             num_workers=self.num_workers,
@@ -227,6 +245,31 @@ class JointFolders(LightningDataModule):
     def _step(self) -> int:
         """Batches that each rank has had so far."""
         return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+
+
+def read_embedding(media: Path, width: int) -> Condition:
+    """What a text encoder made of the caption of a media file: floats ``[S, D]`` in the ``.npy`` file beside it.
+
+    Args:
+        media: The media file.
+        width: D.
+
+    Raises:
+        Unusable: There is no such file, or it holds something else.
+    """
+    path = media.with_suffix(".npy")
+    try:
+        array = np.load(path)
+    except FileNotFoundError as error:
+        raise Unusable("no embedding", f"there is no {path.name}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise Unusable("bad embedding", f"{path.name}: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.size == 0 or array.dtype.kind != "f":
+        raise Unusable("bad embedding", f"{path.name} does not hold floats [S, D]")
+    if array.shape[1] != width:
+        raise Unusable("bad embedding", f"{path.name} is {array.shape[1]} wide, not {width}")
+    tokens = torch.from_numpy(array.astype(array.dtype.newbyteorder("="))).unsqueeze(0)
+    return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
 
 
 def _expand(folder: Path) -> Path:

@@ -27,7 +27,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     MEDIA: (set(), None),
     "components.callbacks": ({INTERFACES, MEDIA}, None),
     "components.optimizers": (set(), None),
-    "components.video_diffusion": ({INTERFACES}, None),
+    "components.video_diffusion": ({INTERFACES, LAYERS}, None),
     "components": ({"components.*"}, set()),  # components/__init__.py gathers the public names
     "datamodules": ({INTERFACES}, None),
     "recipes": ({"components.*", "components", "datamodules"}, None),

@@ -7,15 +7,18 @@ the conditioning and the patches, talk to each other, and write back to the patc
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..interfaces import Backbone, Condition, State, VideoShape
-from ..layers.attention import Attention, FeedForward, layer_norm, xavier_linear
+from ..layers.attention import Attention, FeedForward, KeysValues, layer_norm, xavier_linear
 from ..layers.embeddings import ScalarToken
 from ..layers.patching import PatchGrid, Size3
 
@@ -56,10 +59,23 @@ class CrossLayer(nn.Module):
         self.attention = Attention(dim, head_dim, dim_context, qk_norm=qk_norm)
         self.feed_forward = FeedForward(dim)
 
-    def forward(self, tokens: Tensor, context: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Tokens ``[B, N, D]`` that read ``[B, S, D']`` where `mask` ``[B, S]`` allows it."""
-        tokens = tokens + self.attention(tokens, context, mask)
+    def forward(
+        self, tokens: Tensor, context: Tensor, mask: Tensor | None = None, known: KeysValues | None = None
+    ) -> Tensor:
+        """Tokens ``[B, N, D]`` that read ``[B, S, D']`` where `mask` ``[B, S]`` allows it; see `Attention.forward`."""
+        tokens = tokens + self.attention(tokens, context, mask, known)
         return tokens + self.feed_forward(tokens)
+
+
+@dataclass
+class KnownCondition(Condition):
+    """Conditioning tokens with the keys and values that the blocks make of them.
+
+    Args:
+        known: For each block, what its conditioning read makes of the tokens.
+    """
+
+    known: list[KeysValues]
 
 
 class FITBlock(nn.Module):
@@ -96,7 +112,13 @@ class FITBlock(nn.Module):
         self.write = CrossLayer(dim_patch, dim_latent, patch_head_dim, qk_norm)
 
     def forward(
-        self, patches: Tensor, latents: Tensor, condition: Tensor, mask: Tensor, num_groups: int
+        self,
+        patches: Tensor,
+        latents: Tensor,
+        condition: Tensor,
+        mask: Tensor,
+        num_groups: int,
+        known: KeysValues | None,
     ) -> tuple[Tensor, Tensor]:
         """One block.
 
@@ -106,8 +128,9 @@ class FITBlock(nn.Module):
             condition: Conditioning tokens ``[B, S, D'']``.
             mask: ``[B, S]`` bool, False for padding.
             num_groups: G.
+            known: Keys and values of more conditioning tokens, before these; the mask includes them.
         """
-        latents = self.read_condition(latents, condition, mask)
+        latents = self.read_condition(latents, condition, mask, known)
         latents = rearrange(latents, "b (g m) d -> (b g) m d", g=num_groups)
         latents = self.read(latents, patches)
         latents = rearrange(latents, "(b g) m d -> b (g m) d", g=num_groups)
@@ -240,6 +263,14 @@ class FIT(Backbone):
         prediction, latents = self._evaluate(x, c_noise, condition, state, None)
         return prediction, latents if self.self_conditioning > 0 else None
 
+    def prepare(self, condition: Condition) -> Condition:
+        """See `Backbone.prepare`: all blocks' keys and values of all conditioning tokens but the noise level's."""
+        known = []
+        for block in self.blocks:
+            assert isinstance(block, FITBlock)
+            known.append(block.read_condition.attention.keys_values(condition.tokens))
+        return KnownCondition(condition.tokens, condition.mask, known)
+
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
         """The prediction of a second pass that starts from a first one's latents (paper, 3.4).
 
@@ -257,6 +288,7 @@ class FIT(Backbone):
         with torch.no_grad():
             first = Condition(condition.tokens[rows], condition.mask[rows])
             latents = self(x[rows], c_noise[rows], first)[1]
+        torch.clear_autocast_cache()  # of weights without gradient: before torch 2.10 the second pass got them
         previous = latents.new_zeros(batch_size, *latents.shape[1:]).index_copy(0, rows, latents)
         keep = torch.zeros_like(c_noise, dtype=torch.bool).index_copy(0, rows, kept)
         return self._evaluate(x, c_noise, condition, previous, keep)[0]
@@ -264,14 +296,18 @@ class FIT(Backbone):
     def _evaluate(
         self, x: Tensor, c_noise: Tensor, condition: Condition, previous: Tensor | None, keep: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        noise_token = self.noise_token(rearrange(c_noise, "b -> b 1"))
-        context = torch.cat([condition.tokens, rearrange(noise_token, "b d -> b 1 d")], dim=1)
-        mask = torch.cat([condition.mask, torch.ones_like(condition.mask[:, :1])], dim=1)
+        context = rearrange(self.noise_token(rearrange(c_noise, "b -> b 1")), "b d -> b 1 d")
+        mask = F.pad(condition.mask, (0, 1), value=True)
+        known: Sequence[KeysValues | None] = [None] * len(self.blocks)
+        if isinstance(condition, KnownCondition):
+            known = condition.known
+        else:
+            context = torch.cat([condition.tokens, context], dim=1)
 
         patches = self.positions(self.stem(self.grid.to_groups(x)))
         latents = self.latent_init(len(x), previous, keep)
-        for block in self.blocks:
-            arguments = (patches, latents, context, mask, self.grid.num_groups)
+        for block, keys_values in zip(self.blocks, known, strict=True):
+            arguments = (patches, latents, context, mask, self.grid.num_groups, keys_values)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 patches, latents = checkpoint(block, *arguments, use_reentrant=False)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -57,6 +58,12 @@ class EMA(WeightAveraging):
     def _swap_models(self, pl_module: LightningModule) -> None:
         super()._swap_models(pl_module)
         self._swapped = not self._swapped
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the average. Lightning warns that it is not sharded wherever a model could be: recipes refuse both."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*model that overrides the configure_model")
+            super().setup(trainer, pl_module, stage)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse weights in half precision: a step of the average is smaller than their rounding."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..interfaces import Condition, Conditioner, Prompt
+from .text import Text
 
 
 class Conditioners(Conditioner):
@@ -26,5 +27,14 @@ class Conditioners(Conditioner):
         self.parts = nn.ModuleList(parts)
 
     def forward(self, prompt: Prompt, drop: Tensor) -> Condition:
-        """Tokens ``[B, S, D]`` of all parts, each of which gets `drop` ``[B]``."""
+        """Tokens ``[B, S, D]`` of all parts, each of which gets `drop` ``[B]``.
+
+        Raises:
+            ValueError: The data brings embeddings, which are of one encoder, and there are several.
+        """
+        encoders = sum(isinstance(part, Text) for part in self.parts)
+        if prompt.embeddings is not None and encoders > 1:
+            raise ValueError(
+                f"the data's embeddings are of one encoder, and there are {encoders} `Text` parts: keep one"
+            )
         return Condition.cat([part(prompt, drop) for part in self.parts])

@@ -6,7 +6,8 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,9 @@ from torch import Tensor, nn
 from ..interfaces import Condition, Conditioner, Prompt
 from ..layers.attention import xavier_linear
 from .null import NullToken
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
 class Text(Conditioner):
@@ -29,9 +33,15 @@ class Text(Conditioner):
         max_length: Tokens per caption at most, fewer if the encoder takes no more (CLIP: 77); longer captions are cut.
         trainable: Train the encoder with the model.
         dtype: Precision of a frozen encoder, whatever the trainer's; a trainable one follows the trainer.
+        width: Width of the encoder's hidden states; None: read from its files, which a trainable one always is. With
+            it, the files are first read for the first caption, so a model can be planned (``recipe check``) or trained
+            on embeddings where they cannot be reached.
+
+    Where the data brings embeddings (`Prompt.embeddings`), they are taken in place of what a frozen encoder would say.
 
     Raises:
-        ValueError: `encoder` can't be found or is no text encoder; or `dtype` is set for a trainable one.
+        ValueError: `encoder` can't be found or is no text encoder (with `width`: at the first caption); or `dtype` is
+            set for a trainable one.
     """
 
     def __init__(
@@ -41,70 +51,96 @@ class Text(Conditioner):
         max_length: int = 128,
         trainable: bool = False,
         dtype: Literal["float32", "bfloat16"] = "float32",
+        width: int | None = None,
     ) -> None:
         super().__init__()
         if trainable and dtype != "float32":
             raise ValueError(f"dtype={dtype} is for a frozen encoder: leave it out and set trainer.precision instead")
-        self.dim = dim
+        self.dim, self.max_length = dim, max_length
         self.pretrained = Pretrained(encoder, max_length, getattr(torch, dtype))
+        if width is None or trainable:
+            width = self.pretrained.config.hidden_size
         self.encoder = self.pretrained.load() if trainable else None
-        self.project = xavier_linear(self.pretrained.width, dim)
+        self.project = xavier_linear(width, dim)
         self.null = NullToken(dim)
 
     def forward(self, prompt: Prompt, drop: Tensor) -> Condition:
         """Tokens ``[B, S, D]``, S the tokens of the longest caption; the null token where `drop` ``[B]``.
 
         Raises:
-            ValueError: The weights of a frozen encoder can't be read (at the first batch).
+            ValueError: A frozen encoder can't be read (at the first batch), or what it says, or the data's embeddings,
+                are not as wide as they should be; or the data brings embeddings for an encoder that is trained.
         """
+        hidden, mask = self._encode(prompt)
         weight = self.project.weight
-        ids, mask = self.pretrained.tokenize(prompt.captions, weight.device)
-        if self.encoder is None:
-            hidden = self.pretrained.encode(ids, mask)
-        else:
-            hidden = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        if hidden.shape[-1] != weight.shape[1]:
+            source = "the hidden states of the encoder" if prompt.embeddings is None else "the data's embeddings"
+            raise ValueError(f"width={weight.shape[1]}: {source} are {hidden.shape[-1]} wide")
         return self.null(Condition(self.project(hidden.to(weight.dtype)), mask.bool()), drop)
+
+    def _encode(self, prompt: Prompt) -> tuple[Tensor, Tensor]:
+        """Hidden states ``[B, S, width]`` and mask ``[B, S]``."""
+        if prompt.embeddings is not None:
+            if self.encoder is not None:
+                raise ValueError("trainable=True: the data's embeddings would take its place; set data.embeddings=null")
+            return prompt.embeddings.tokens[:, : self.max_length], prompt.embeddings.mask[:, : self.max_length]
+        ids, mask = self.pretrained.tokenize(prompt.captions, self.project.weight.device)
+        if self.encoder is None:
+            return self.pretrained.encode(ids, mask), mask
+        return self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state, mask
 
 
 class Pretrained:
-    """A tokenizer and its encoder. No module, and shared by copies, so a module that holds one doesn't own the weights.
+    """A tokenizer and its encoder, whose files are read when they are first needed.
+
+    No module, and shared by copies, so a module that holds one doesn't own the weights.
 
     Args:
         name: Hugging Face id or local folder.
         max_length: Tokens per caption at most.
         dtype: Precision of the weights.
-
-    Raises:
-        ValueError: There is no such text encoder.
     """
 
     def __init__(self, name: str, max_length: int, dtype: torch.dtype) -> None:
+        self.name = os.path.expanduser(name)
+        self.max_length = max_length
+        self.dtype = dtype
+        self._frozen: nn.Module | None = None
+
+    @property
+    def config(self) -> PretrainedConfig:
+        """The encoder's sizes.
+
+        Raises:
+            ValueError: There is no such text encoder.
+        """
+        return self._files[0]
+
+    @cached_property
+    def _files(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+        """All that is read but the weights."""
         from transformers import AutoConfig, AutoTokenizer
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
-        self.name = os.path.expanduser(name)
-        self.dtype = dtype
         with self._explain():
-            self.config = AutoConfig.from_pretrained(self.name).get_text_config()  # CLIP: the text half
-            if self.config.model_type not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
-                raise ValueError(f"it is a {self.config.model_type!r} model, which is no text encoder")
-            self.tokenizer = AutoTokenizer.from_pretrained(self.name)
-        positions = getattr(self.config, "max_position_embeddings", None) or max_length
-        self.max_length = min(max_length, positions, self.tokenizer.model_max_length)
-        self.width: int = self.config.hidden_size
-        self._frozen: nn.Module | None = None
+            config = AutoConfig.from_pretrained(self.name).get_text_config()  # CLIP: the text half
+            if config.model_type not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
+                raise ValueError(f"it is a {config.model_type!r} model, which is no text encoder")
+            return config, AutoTokenizer.from_pretrained(self.name)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pretrained:
         return self
 
     def tokenize(self, captions: list[str], device: torch.device) -> tuple[Tensor, Tensor]:
         """Token ids and attention mask ``[B, S]``, int64, padded on the right."""
-        tokens = self.tokenizer(
+        config, tokenizer = self._files
+        positions = getattr(config, "max_position_embeddings", None) or self.max_length
+        tokens = tokenizer(
             captions,
             padding=True,
             padding_side="right",
             truncation=True,
-            max_length=self.max_length,
+            max_length=min(self.max_length, positions, tokenizer.model_max_length),
             return_tensors="pt",
         )
         return tokens["input_ids"].to(device), tokens["attention_mask"].to(device)

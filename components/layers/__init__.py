@@ -1,7 +1,8 @@
 """Layers that backbones and conditioners share."""
 
 from .attention import Attention, FeedForward
+from .blocks import blocks
 from .embeddings import FourierFeatures, ScalarToken
 from .patching import PatchGrid
 
-__all__ = ["Attention", "FeedForward", "FourierFeatures", "PatchGrid", "ScalarToken"]
+__all__ = ["Attention", "FeedForward", "FourierFeatures", "PatchGrid", "ScalarToken", "blocks"]

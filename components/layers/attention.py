@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 NORM_EPS = 1e-6
+
+KeysValues = tuple[Tensor, Tensor]
+"""Keys and values of an attention layer, each ``[B, heads, S, head_dim]``."""
 
 
 def xavier_linear(dim_in: int, dim_out: int, bias: bool = True, fused: int = 1) -> nn.Linear:
@@ -58,24 +62,41 @@ class Attention(nn.Module):
         self.norm_q = layer_norm(head_dim) if qk_norm else nn.Identity()
         self.norm_k = layer_norm(head_dim) if qk_norm else nn.Identity()
 
-    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        mask: Tensor | None = None,
+        known: KeysValues | None = None,
+    ) -> Tensor:
         """Attend.
 
         Args:
             x: Queries ``[B, N, D]``.
             context: What to attend to ``[B, S, D']``; None: `x` itself.
             mask: ``[B, S]`` bool, False where a token must not be attended to.
+            known: Keys and values that come before those of the context; the mask includes them.
         """
         x = self.norm(x)
         if context is None:
-            q, k, v = self.to_qkv(x).chunk(3, dim=-1)
+            q, k, v = (self._heads(t) for t in self.to_qkv(x).chunk(3, dim=-1))
+            k = self.norm_k(k)
         else:
-            q = self.to_q(x)
-            k, v = self.to_kv(self.norm_context(context)).chunk(2, dim=-1)
-        q, k, v = (rearrange(t, "b n (h d) -> b h n d", d=self.head_dim) for t in (q, k, v))
+            q = self._heads(self.to_q(x))
+            k, v = self.keys_values(context)
+        if known is not None:
+            k, v = torch.cat([known[0], k], dim=2), torch.cat([known[1], v], dim=2)
         attend = None if mask is None else rearrange(mask, "b s -> b 1 1 s")
-        out = F.scaled_dot_product_attention(self.norm_q(q), self.norm_k(k), v, attn_mask=attend)
+        out = F.scaled_dot_product_attention(self.norm_q(q), k, v, attn_mask=attend)
         return self.to_out(rearrange(out, "b h n d -> b n (h d)"))
+
+    def keys_values(self, context: Tensor) -> KeysValues:
+        """What does not depend on the queries: keys and values of a context ``[B, S, D']``."""
+        k, v = (self._heads(t) for t in self.to_kv(self.norm_context(context)).chunk(2, dim=-1))
+        return self.norm_k(k), v
+
+    def _heads(self, t: Tensor) -> Tensor:
+        return rearrange(t, "b n (h d) -> b h n d", d=self.head_dim)
 
 
 class FeedForward(nn.Sequential):

@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
-from snapvideo.components import EDM, FIT, ClassifierFree, Heun, VideoDiffusion
+from snapvideo.components import EDM, FIT, ClassifierFree, Heun, LinearLevels, VideoDiffusion
 from snapvideo.components.conditioning import ByteText, Conditioners, FrameRate, Resolution
-from snapvideo.components.interfaces import Prompt, VideoBatch, VideoShape
+from snapvideo.components.interfaces import Condition, Prompt, VideoBatch, VideoShape
+from snapvideo.components.video_diffusion import Denoiser, DenoiserPair
 
 SHAPE = VideoShape(num_frames=2, height=8, width=8)
 
@@ -71,6 +72,41 @@ def test_sampling_leaves_the_modes_of_all_parts_and_takes_none_of_the_global_ran
     model.sample(prompt("x"), [0])
     assert torch.equal(torch.get_rng_state(), before)
     assert [part.training for part in model.modules()] == modes
+
+
+def denoisers(model: VideoDiffusion) -> tuple[Denoiser, Denoiser]:
+    """Two of the same videos, whose conditioning has 5 and 3 tokens, some of them masked."""
+    generator = torch.Generator().manual_seed(1)
+    masks = [torch.tensor([[1, 1, 1, 1, 1], [1, 1, 0, 1, 0]]).bool(), torch.tensor([[1, 1, 1], [1, 0, 0]]).bool()]
+    conditions = [Condition(torch.randn(*mask.shape, 24, generator=generator), mask) for mask in masks]
+    return tuple(Denoiser(model.framework, model.backbone, condition) for condition in conditions)
+
+
+@pytest.mark.parametrize("alone", [(), (0,), (1,), (0, 1)])
+@torch.no_grad()
+def test_one_evaluation_for_both_branches_is_two(alone):
+    """Each branch keeps latents of its own, also where the first had evaluations before the other."""
+    model = small_model().eval()
+    pair, (one, two) = DenoiserPair(*denoisers(model)), denoisers(model)
+    x = torch.randn(2, *SHAPE, generator=torch.Generator().manual_seed(2))
+    for step, sigma in enumerate((4.0, 2.0, 1.0)):
+        levels = torch.full((2,), sigma)
+        if step in alone:
+            torch.testing.assert_close(pair.conditional(x, levels), one(x, levels))
+        else:
+            for ours, expected in zip(pair.both(x, levels), (one(x, levels), two(x, levels)), strict=True):
+                torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
+    fresh, _ = denoisers(model)
+    assert not torch.allclose(fresh(x, levels), one(x, levels), atol=1e-3)  # the latents matter
+
+
+def test_levels_take_the_place_of_the_frameworks():
+    model = small_model(levels=LinearLevels())
+    own = small_model().sampling_levels()
+    share = 1 / (1 + model.sampling_levels()[:-1] ** 2)  # of the signal in the variance
+    torch.testing.assert_close(share.diff(n=2), torch.zeros(1).double(), rtol=0, atol=1e-9)
+    assert model.sampling_levels()[0] == pytest.approx(own[0]) and model.sampling_levels()[-1] == 0
+    assert not torch.equal(model.sample(prompt("x"), [0]), small_model().sample(prompt("x"), [0]))
 
 
 def test_evaluations_are_counted():
@@ -151,6 +187,18 @@ def test_validation_is_the_same_whatever_went_before_and_has_all_bands(logged):
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         small_model(**settings)
+
+
+def test_a_part_that_breaks_its_contract_is_named(monkeypatch, logged):
+    model = small_model()
+    monkeypatch.setattr(model.framework, "loss", lambda *_: torch.zeros(()))
+    with pytest.raises(ValueError, match=r"EDM\.loss returned \[\] for a batch of 4: .* \[4\]"):
+        model.training_step(batch(), 0)
+    model = small_model()
+    tokens = Condition(torch.zeros(4, 3, 16), torch.ones(4, 3, dtype=torch.bool))
+    monkeypatch.setattr(model.conditioner, "forward", lambda *_: tokens)
+    with pytest.raises(ValueError, match=r"Conditioners\.forward returned tokens \[4, 3, 16\].*\[4, 3, 24\]"):
+        model.training_step(batch(), 0)
 
 
 def test_each_sample_needs_a_seed():

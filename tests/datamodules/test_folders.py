@@ -8,6 +8,7 @@ import sys
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -99,6 +100,27 @@ def test_a_batch_joins_videos_and_images(folders):
             assert caption == f"video {number}" and resolution == [16, 16 + 2 * number]
         else:
             assert caption == f"image {number}" and resolution == [20 + number, 30]
+
+
+def test_embeddings_lie_beside_the_files(folders):
+    rng = np.random.default_rng(0)
+    stored = {}
+    for path in sorted([*folders["videos"].glob("*.mp4"), *folders["images"].glob("*.png")]):
+        stored[path.stem + path.suffix] = rng.standard_normal((rng.integers(1, 6), 8)).astype(np.float16)
+        np.save(path.with_suffix(".npy"), stored[path.stem + path.suffix])
+    bad, missing, narrow, swapped = sorted(folders["videos"].glob("*.mp4"))[:4]
+    np.save(bad.with_suffix(".npy"), np.zeros(8))
+    np.save(narrow.with_suffix(".npy"), np.zeros((2, 7), np.float32))
+    np.save(swapped.with_suffix(".npy"), stored[swapped.name].astype(">f2"))
+    missing.with_suffix(".npy").unlink()
+    datamodule = data(folders, embeddings=8)
+    for batch in batches(datamodule, 6):
+        assert batch.embeddings.tokens.shape[0] == batch.embeddings.mask.shape[0] == 5
+        for key, tokens, mask in zip(batch.keys, batch.embeddings.tokens, batch.embeddings.mask, strict=True):
+            assert torch.equal(tokens[mask], torch.from_numpy(stored[key]))
+    assert datamodule.skipped[str(bad)].startswith("bad embedding")
+    assert "7 wide, not 8" in datamodule.skipped[str(narrow)] and str(swapped) not in datamodule.skipped
+    assert datamodule.skipped[str(missing)].startswith("no embedding")
 
 
 def ready(datamodule) -> JointFolders:

@@ -32,6 +32,17 @@ def condition(batch_size: int = 2, dim: int = 24, length: int = 5) -> Condition:
     return Condition(torch.randn(batch_size, length, dim), torch.ones(batch_size, length, dtype=torch.bool))
 
 
+def test_every_weight_learns_under_autocast():
+    """The first pass of self-conditioning has no gradient; nothing of it may be left to the second."""
+    fit = small_fit(self_conditioning=1.0).train()
+    x, c_noise, generator = torch.randn(2, *SHAPE), torch.randn(2), torch.Generator().manual_seed(0)
+    for weight in fit.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        fit.train_forward(x, c_noise, condition(), generator).square().mean().backward()
+    assert [name for name, weight in fit.named_parameters() if weight.grad is None or not weight.grad.any()] == []
+
+
 def closed_form(Dp, Dl, Dc, num_latents, positions, num_scalars, channels=3, blocks=6, layers=4) -> int:
     """Parameters of FIT, its scalar conditioners and the projection of 1024-wide text (paper, Table 8)."""
     ff = lambda d: 8 * d**2 + 6 * d  # noqa: E731
@@ -174,6 +185,22 @@ def test_masked_conditioning_tokens_have_no_effect():
     out = fit(x, torch.zeros(2), c)[0]
     assert torch.equal(fit(x, torch.zeros(2), changed)[0], out)
     torch.testing.assert_close(fit(x, torch.zeros(2), shorter)[0], out)
+
+
+def test_prepared_conditioning_changes_nothing_and_is_not_computed_again(monkeypatch):
+    fit, x, tokens = small_fit(), torch.randn(2, *SHAPE), condition(2)
+    tokens.mask[0, 3:] = False
+    expected, state = fit(x, torch.tensor([0.1, 0.7]), tokens)
+    prepared = fit.prepare(tokens)
+    for keys, values in prepared.known:
+        assert keys.shape[2] == values.shape[2] == tokens.tokens.shape[1]
+    seen = []
+    layer = fit.blocks[0].read_condition.attention.to_kv
+    layer.register_forward_hook(lambda module, args, out: seen.append(out.shape[1]))
+    found, other_state = fit(x, torch.tensor([0.1, 0.7]), prepared)
+    assert seen == [1]  # the noise level's token alone
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(other_state, state)
 
 
 def test_checkpointing_changes_nothing():

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from snapvideo.components import UNet
+from snapvideo.components.backbones.unet import Stage
 from snapvideo.components.interfaces import Condition, VideoShape
 
 SHAPE = VideoShape(num_frames=4, height=10, width=16)  # rows are padded to 12
@@ -55,6 +56,23 @@ def test_parameters_of_the_papers_sizes(name, published):
         unet = UNet(VideoShape(16, 36, 64), **PAPER[name])
         count = parameters(unet, nn.Linear(1024, 768))
     assert count == pytest.approx(published, rel=0.01)
+
+
+def test_its_blocks_make_the_published_adm():
+    """ADM-64 has some 296M parameters and 104 G multiplications: no attention over frames, no conditioning."""
+    with torch.device("meta"):
+        adm = UNet(VideoShape(1, 64, 64), channels=192, multipliers=(1, 2, 3, 4), num_blocks=3)
+        for stage in adm.modules():
+            if isinstance(stage, Stage):
+                stage.attentions = stage.attentions[:1]
+        nothing = Condition(torch.empty(1, 0, 768), torch.empty(1, 0, dtype=torch.bool))
+        with FlopCounterMode(display=False) as counter:
+            adm(torch.empty(1, 3, 1, 64, 64), torch.empty(1), nothing)
+    count = sum(p.numel() for name, p in adm.named_parameters() if "condition_to_kv" not in name)
+    assert count == pytest.approx(296e6, rel=0.01)
+    flops = counter.get_flop_counts()["Global"].items()
+    layers = sum(flop for operation, flop in flops if "attention" not in str(operation) and "bmm" not in str(operation))
+    assert layers / 2 == pytest.approx(104e9, rel=0.01)
 
 
 @pytest.mark.parametrize(("name", "tflop"), [("85M", 0.688), ("284M", 1.835)])

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModel, AutoTokenizer, CLIPModel, GPT2Config, T5Config, T5ForConditionalGeneration
 
 from snapvideo.components.conditioning import Text
-from snapvideo.components.interfaces import Prompt
+from snapvideo.components.interfaces import Condition, Prompt
 
 DIM, WIDTH = 16, 24
 FAMILIES = ["t5", "clip", "clip_text", "bert"]
@@ -66,6 +66,45 @@ def test_null_is_independent_of_the_text_and_learned(encoders):
     assert torch.equal(one.tokens[0, 0], text.null.token)
     one.tokens[one.mask].square().sum().backward()
     assert text.null.token.grad.abs().sum() > 0
+
+
+def test_embeddings_of_the_data_replace_the_encoder(encoders):
+    text, captions = make(encoders), ["a ball", "a red ball moves"]
+    ids, mask = text.pretrained.tokenize(captions, torch.device("cpu"))
+    hidden = text.pretrained.encode(ids, mask).half()  # as files hold them
+    labels = Prompt(captions, torch.full((2,), 24.0), torch.full((2, 2), 64))
+    drop = torch.zeros(2, dtype=torch.bool)
+    expected = text(labels, drop)
+    labels.embeddings = Condition(hidden, mask.bool())
+    text.pretrained.encode = None  # it is not asked
+    found = text(labels, drop)
+    assert torch.equal(found.mask, expected.mask)
+    torch.testing.assert_close(found.tokens, expected.tokens, atol=1e-2, rtol=1e-2)
+    labels.embeddings = Condition(hidden[..., :8], mask.bool())
+    with pytest.raises(ValueError, match=f"width={WIDTH}: the data's embeddings are 8 wide"):
+        text(labels, drop)
+    labels.embeddings = Condition(hidden, mask.bool())
+    with pytest.raises(ValueError, match="trainable=True"):
+        make(encoders, trainable=True)(labels, drop)
+
+
+def test_embeddings_are_cut_like_captions(encoders):
+    text = make(encoders, max_length=3)
+    labels = Prompt(["a"], torch.full((1,), 24.0), torch.full((1, 2), 64))
+    labels.embeddings = Condition(torch.randn(1, 5, WIDTH), torch.ones(1, 5, dtype=torch.bool))
+    assert text(labels, torch.zeros(1, dtype=torch.bool)).tokens.shape == (1, 3, DIM)
+
+
+def test_with_a_width_embeddings_need_no_files():
+    text = Text(DIM, "nobody/nothing", width=WIDTH)
+    labels = Prompt(["a"], torch.full((1,), 24.0), torch.full((1, 2), 64))
+    labels.embeddings = Condition(torch.randn(1, 5, WIDTH), torch.ones(1, 5, dtype=torch.bool))
+    assert text(labels, torch.zeros(1, dtype=torch.bool)).tokens.shape == (1, 5, DIM)
+
+
+def test_a_wrong_width_is_named_at_the_first_caption(encoders):
+    with pytest.raises(ValueError, match=f"width=7: the hidden states of the encoder are {WIDTH} wide"):
+        read(make(encoders, width=7), ["a ball"])
 
 
 def test_frozen_encoder_is_no_part_of_the_model(encoders):
