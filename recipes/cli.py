@@ -17,7 +17,8 @@ VERBS = {
     "test": ("train", "sample the captions kept for validation, for callbacks to score"),
     "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
-    "recipe": ("recipe", "list, show and copy the shipped recipes"),
+    "recipe": ("recipe", "list, show, copy and compare recipes; what training one costs"),
+    "bench": ("bench", "time the networks of recipes side by side"),
     "data": ("data", "generate data to train on"),
 }
 """Verb -> (module in `commands` that runs it, what it does)."""

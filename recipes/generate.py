@@ -52,8 +52,7 @@ def num_evaluations(model: VideoDiffusion) -> int:
         evaluated.append(sigma)
         return torch.zeros_like(x)
 
-    levels = model.framework.sampling_levels(model.sampler.num_steps, model.shape)
-    model.sampler(denoise, torch.zeros(1, 1, 1, 1, 1), levels)
+    model.sampler(denoise, lambda: torch.zeros(1, 1, 1, 1, 1), model.sampling_levels())
     return len(evaluated)
 
 

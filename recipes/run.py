@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import yaml
@@ -25,8 +26,10 @@ from ..components import VideoDiffusion
 from ..components.media import write_bytes
 from .errors import UserError, did_you_mean
 from .explain import explain
-from .parsing import Builder, Parser
+from .parsing import Builder, Parser, know_our_classes
 from .shipped import CONFIG, ENVIRONMENT, HERE, LATEST, RUNS
+
+Part = TypeVar("Part")
 
 PRETRAINED = HERE / "pretrained"
 WEIGHTS = "model.safetensors"
@@ -88,6 +91,7 @@ def load_model(
     num_steps: int | None = None,
     guidance: float | None = None,
     device: str = "auto",
+    settings: Sequence[str] = (),
 ) -> VideoDiffusion:
     """A trained model, in evaluation mode, with the averaged weights where the run kept them.
 
@@ -97,21 +101,53 @@ def load_model(
         num_steps: Steps of the sampler; None: those of the run's config.
         guidance: Scale of the guidance; None: that of the run's config.
         device: Where to put it: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto``: the fastest there is.
+        settings: Others than those of the run's config, as ``--model.sampler=DDIM``.
 
     Raises:
-        UserError: There is no such run, it has no weights, or the weights don't fit its config.
+        UserError: There is no such run, a setting is wrong, it has no weights, or the weights don't fit its config.
     """
     folder = find_run(run)
     file = checkpoint or find_weights(folder)
-    section = read_config(folder)["model"]
-    for name, setting, value in (("sampler", "num_steps", num_steps), ("guidance", "scale", guidance)):
-        if value is not None:
-            section["init_args"][name].setdefault("init_args", {})[setting] = value
-    model = build_model(section)
+    model = build_model(model_section(folder, num_steps, guidance, settings))
     weights = read_weights(file)
     check_weights(model, weights, file)
     model.load_state_dict(weights, strict=True)
     return model.eval().to(pick_device(device))
+
+
+def model_section(
+    run: Path, num_steps: int | None = None, guidance: float | None = None, settings: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The section ``model`` of the config of a run folder, with what sampling is to have in place of it.
+
+    Arguments are those of `load_model`.
+
+    Raises:
+        UserError: The config or a setting is wrong.
+    """
+    section = with_settings(read_config(run)["model"], settings)
+    for name, setting, value in (("sampler", "num_steps", num_steps), ("guidance", "scale", guidance)):
+        part = section["init_args"][name].setdefault("init_args", {})
+        while isinstance(part.get("guidance"), dict):  # what is around another guidance has no scale of its own
+            part = part["guidance"].setdefault("init_args", {})
+        if value is not None:
+            part[setting] = value
+    return section
+
+
+def with_settings(section: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
+    """The section ``model`` of a config with settings over it, ``--model.KEY=VALUE``.
+
+    Raises:
+        UserError: The section or a setting is wrong.
+    """
+    if not settings:
+        return section
+    know_our_classes()
+    parser = _parser(VideoDiffusion)
+    with _explained(VideoDiffusion):
+        config = parser.parse_args(list(settings), parser.parse_object({"model": section}))
+    return yaml.safe_load(parser.dump(config, skip_unset=False))["model"]
 
 
 def build_model(section: dict[str, Any]) -> VideoDiffusion:
@@ -120,13 +156,42 @@ def build_model(section: dict[str, Any]) -> VideoDiffusion:
     Raises:
         UserError: The section is wrong.
     """
+    return build_part(VideoDiffusion, section)
+
+
+def build_part(kind: type[Part], section: dict[str, Any]) -> Part:
+    """What the section of a config names: a `VideoDiffusion`, or a part of one alone.
+
+    Args:
+        kind: Its class, or a base of it.
+        section: ``class_path`` and ``init_args``.
+
+    Raises:
+        UserError: The section is wrong.
+    """
+    parser = _parser(kind)
+    with _explained(kind):
+        config = parser.parse_object({_section(kind): section})
+    return Builder(config).build(parser)[_section(kind)]
+
+
+def _section(kind: type) -> str:
+    return "model" if kind is VideoDiffusion else kind.__name__.lower()
+
+
+def _parser(kind: type) -> Parser:
     parser = Parser()
-    parser.add_argument("--model", type=VideoDiffusion)
+    parser.add_argument(f"--{_section(kind)}", type=kind)
+    return parser
+
+
+@contextmanager
+def _explained(kind: type) -> Iterator[None]:
+    """Errors of parsing in words that fit the screen."""
     try:
-        config = parser.parse_object({"model": section})
+        yield
     except UserError as error:
-        raise UserError(explain(str(error), {"model": VideoDiffusion})) from error
-    return Builder(config).build(parser).model
+        raise UserError(explain(str(error), {_section(kind): kind})) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import yaml
@@ -14,16 +13,17 @@ from .errors import UserError, did_you_mean
 HERE = Path(__file__).parent
 OVERLAYS = "overlays"
 SMOKE = HERE / OVERLAYS / "smoke.yaml"
-SMOKE_UNET = HERE / OVERLAYS / "smoke_unet.yaml"
+SMOKE_BACKBONES = {"FIT": HERE / OVERLAYS / "smoke_fit.yaml", "UNet": HERE / OVERLAYS / "smoke_unet.yaml"}
+SMOKE_TEXT = HERE / OVERLAYS / "smoke_text.yaml"
 CONFIG = "config.yaml"
 ENVIRONMENT = "env.json"
 LATEST = "latest"
 RUNS = Path("runs")
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Name and file of each recipe: ``demo``, ``overlays/smoke``."""
-    files = sorted(HERE.glob("*.yaml")) + sorted((HERE / OVERLAYS).glob("*.yaml"))
+def shipped_recipes(overlays: bool = True) -> dict[str, Path]:
+    """Name and file of each recipe, ``demo``, and maybe of what goes on top of one, ``overlays/ddpm``."""
+    files = sorted(HERE.glob("*.yaml")) + (sorted((HERE / OVERLAYS).glob("*.yaml")) if overlays else [])
     return {file.relative_to(HERE).with_suffix("").as_posix(): file for file in files}
 
 
@@ -49,14 +49,59 @@ def find_recipe(name: str) -> Path:
     return shipped
 
 
+def find_recipes(name: str) -> list[Path]:
+    """The files that ``demo+overlays/ddpm`` stands for: recipes, of which later ones win.
+
+    Raises:
+        UserError: One of them is not there.
+    """
+    parts = [name] if Path(name).exists() else name.split("+")  # a file or a run folder may have a + in its name
+    return [find_recipe(part) for part in parts]
+
+
 def smoke_overlays(recipes: Sequence[Path]) -> list[Path]:
-    """What makes the twin of these recipes for a CPU and seconds: a tiny FIT, or a tiny U-Net where they name one."""
-    backbone = ""
+    """What makes the twin of these recipes for a CPU and seconds.
+
+    A FIT or a U-Net becomes a tiny one, with a tiny conditioner; what is of the user's own stays as it is.
+    """
+    parts: dict[str, object] = {"backbone": "FIT"}
     for recipe in recipes:
-        with suppress(KeyError, TypeError):
-            named = yaml.safe_load(recipe.read_text(encoding="utf-8"))["model"]["backbone"]
-            backbone = named if isinstance(named, str) else named["class_path"]
-    return [SMOKE, SMOKE_UNET] if str(backbone).rpartition(".")[2] == "UNet" else [SMOKE]
+        model = _mapping(_read(recipe).get("model"))
+        # A part without a class is settings of the class that an earlier recipe names.
+        given = _mapping(model.get("init_args", model)).items()
+        parts |= {name: part for name, part in given if isinstance(part, str) or "class_path" in _mapping(part)}
+    tiny = SMOKE_BACKBONES.get(next(_classes(parts["backbone"]), "FIT").rpartition(".")[2])
+    if tiny is None:
+        return [SMOKE]
+    foreign = any("." in name and not name.startswith("snapvideo.") for name in _classes(parts.get("conditioner")))
+    return [SMOKE, tiny] if foreign else [SMOKE, tiny, SMOKE_TEXT]
+
+
+def _read(recipe: Path) -> dict[str, object]:
+    try:
+        return _mapping(yaml.safe_load(recipe.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, UnicodeDecodeError):
+        return {}
+
+
+def _mapping(node: object) -> dict[str, object]:
+    """The node of a recipe, or nothing where it is no mapping: whoever parses the recipe says what is wrong."""
+    return node if isinstance(node, dict) else {}
+
+
+def _classes(part: object) -> Iterator[str]:
+    """The names of the classes of a part of a recipe, which may be a name alone, the outermost first."""
+    if isinstance(part, str):
+        yield part
+    elif isinstance(part, dict):
+        if "class_path" in part:
+            yield part["class_path"]
+        for value in (part.get("init_args") or {}).values():
+            if isinstance(value, dict | list):
+                yield from _classes(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from _classes(value)
 
 
 def recipe_name(file: Path) -> str:
@@ -65,7 +110,7 @@ def recipe_name(file: Path) -> str:
     return run.parent.name if file.name == CONFIG and (run / ENVIRONMENT).exists() else file.stem
 
 
-def summary(file: Path) -> str:
-    """The first line of a recipe's header: what it is."""
+def summary(file: Path, width: int = 96) -> str:
+    """The first line of a recipe's header, at most `width` characters of it: what it is."""
     first = file.read_text(encoding="utf-8").split("\n", 1)[0]
-    return textwrap.shorten(first.lstrip("# "), 96, placeholder=" ...") if first.startswith("#") else ""
+    return textwrap.shorten(first.lstrip("# "), width, placeholder=" ...") if first.startswith("#") else ""

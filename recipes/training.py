@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import shutil
 import warnings
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -98,7 +100,7 @@ class Training(LightningCLI):
         """Resolve a precision that is not given, so that the record shows it; refuse what would harm training unseen.
 
         Raises:
-            UserError: Weights in half precision, or epochs that end within a step.
+            UserError: Weights in half precision, averages of sharded weights, or epochs that end within a step.
         """
         trainer = self.config.trainer
         if trainer.precision is None:
@@ -107,6 +109,9 @@ class Training(LightningCLI):
             raise UserError(
                 f"trainer.precision={trainer.precision}: weights in half precision lose small steps; use bf16-mixed"
             )
+        strategy = getattr(trainer.strategy, "class_path", "")
+        if strategy.endswith("ModelParallelStrategy") and self.config.ema is not None:
+            raise UserError(f"ema: weights that {strategy} spreads over devices are not averaged; use --ema null")
         batches, window = trainer.limit_train_batches, trainer.accumulate_grad_batches
         if isinstance(batches, int) and batches % window:
             raise UserError(
@@ -182,6 +187,30 @@ class Training(LightningCLI):
             resume += ["--trainer.max_time", "null"] if self.config.trainer.max_time else []  # time is counted on
             lines.append(f"resume: {shlex.join(resume)}")
         return "\n".join(lines)
+
+
+class _Settings(Training):
+    """Parses what a command names and builds none of it."""
+
+    def instantiate_classes(self) -> None:
+        """Nothing."""
+
+
+def read_settings(
+    recipes: Sequence[Path], settings: Sequence[str] = (), defaults: Sequence[str] = ()
+) -> dict[str, Any]:
+    """All settings, with defaults, that recipes and words of a command line come to.
+
+    Args:
+        recipes: Files; later ones win.
+        settings: ``--KEY VALUE`` or ``--KEY=VALUE``; they win over the recipes.
+        defaults: Of the same form; recipes win over them.
+
+    Raises:
+        UserError: A recipe or a setting is wrong.
+    """
+    parsed = _Settings([*defaults, *(f"--config={file}" for file in recipes), *settings], None, ["snapvideo", "recipe"])
+    return yaml.safe_load(parsed.parser.dump(parsed.config, skip_unset=False))
 
 
 def find_checkpoint(name: str | Path) -> Path:

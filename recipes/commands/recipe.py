@@ -1,17 +1,47 @@
-"""``snapvideo recipe``: the recipes that come with the package."""
+"""``snapvideo recipe``: the recipes that come with the package, and what training one costs."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import logging
+import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..shipped import find_recipe, shipped_recipes, summary
+from ..shipped import find_recipe, find_recipes, shipped_recipes, summary
+
+if TYPE_CHECKING:
+    from ..plan import Plan
+
+CARDS = (24, 48, 80, 141)
+"""Memory in GB of the cards that a plan is held against."""
+
+RESERVED = 0.1
+"""Share of a card's memory that is not there to plan with: the driver's, the allocator's gaps."""
 
 
 def run(verb: str, argv: list[str]) -> None:
-    """Run ``snapvideo recipe ls|cat|cp``."""
+    """Run ``snapvideo recipe ls|cat|cp|check|diff``."""
+    options, settings = _parser().parse_known_args(argv)
+    if settings and options.action != "check":
+        raise UserError(f"unknown: {' '.join(settings)}; snapvideo recipe {options.action} --help")
+    if options.action == "ls":
+        for name, file in shipped_recipes().items():
+            print(f"{name:27}{summary(file)}")
+    elif options.action == "cat":
+        sys.stdout.write(find_recipe(options.name).read_text(encoding="utf-8"))
+    elif options.action == "cp":
+        _copy(options.name, options.file)
+    elif options.action == "check":
+        _check(options, settings)
+    else:
+        _diff(options.one, options.other)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="snapvideo recipe", description="The recipes that come with the package.")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     actions.add_parser("ls", help="list them")
@@ -20,20 +50,112 @@ def run(verb: str, argv: list[str]) -> None:
     for action in (show, copy):
         action.add_argument("name", metavar="NAME")
     copy.add_argument("file", metavar="FILE", type=Path)
-    options = parser.parse_args(argv)
-    if options.action == "ls":
-        for name, file in shipped_recipes().items():
-            print(f"{name:16}{summary(file)}")
-        return
-    text = find_recipe(options.name).read_text(encoding="utf-8")
-    if options.action == "cat":
-        sys.stdout.write(text)
-        return
+    check = actions.add_parser(
+        "check",
+        help="build the model without data or GPU: parameters, FLOPs, memory",
+        epilog="Settings go after the names, as for fit: --model.backbone.num_latents 256",
+    )
+    check.add_argument("names", metavar="NAME", nargs="+", help="a recipe, and overlays on it")
+    check.add_argument("--batch-size", type=int, metavar="N", help="clips per device (the recipe's)")
+    check.add_argument("--memory", type=float, metavar="GB", help="memory of a card; default: some usual ones")
+    check.add_argument("--devices", type=int, default=8, metavar="N", help="cards that share a model with FSDP (8)")
+    check.add_argument("--json", action="store_true", help="print figures for programs, in bytes and FLOPs")
+    diff = actions.add_parser("diff", help="the settings in which two recipes differ, defaults included")
+    diff.add_argument("one", metavar="NAME", help="as demo, or demo+overlays/ddpm")
+    diff.add_argument("other", metavar="NAME")
+    return parser
+
+
+def _copy(name: str, path: Path) -> None:
+    text = find_recipe(name).read_text(encoding="utf-8")
     try:
-        with options.file.open("x", encoding="utf-8") as file:
+        with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(f"{options.file} exists already: choose another name") from None
+        raise UserError(f"{path} exists already: choose another name") from None
     except OSError as error:
-        raise UserError(f"{options.file} cannot be written: {error.strerror}") from error
-    print(f"train:  snapvideo fit -c {options.file}")
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error
+    print(f"train:  snapvideo fit -c {path}")
+
+
+def _check(options: argparse.Namespace, settings: list[str]) -> None:
+    from ..plan import make_plan
+    from ..run import build_model
+
+    for name, value in (("--batch-size", options.batch_size), ("--devices", options.devices)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} {value}: it must be at least 1")
+    config = _settings(options.names, settings)
+    data = (config.get("data") or {}).get("init_args") or {}
+    own = data.get("video_batch_size", 0) + data.get("image_batch_size", 0)
+    plan = make_plan(
+        lambda: build_model(config["model"]),
+        options.batch_size or own or 1,
+        precision=config["trainer"]["precision"],
+        ema=config.get("ema") is not None,
+    )
+    if options.json:
+        about = {"recipe": "+".join(options.names), "precision": config["trainer"]["precision"]}
+        print(json.dumps(about | plan.as_dict(), indent=1))
+        return
+    cards = CARDS if options.memory is None else (options.memory,)
+    print(_report(plan, config["trainer"]["precision"], cards, options.devices))
+
+
+def _report(plan: Plan, precision: str, cards: tuple[float, ...], devices: int) -> str:
+    """The plan for people."""
+    memory = {
+        "weights": plan.weights,
+        "gradients": plan.gradients,
+        "optimizer": plan.optimizer,
+        "averaged weights": plan.ema,
+        "optimizer's step": plan.update,
+        f"activations, {plan.batch_size} clips": plan.activations + plan.activations_per_clip * (plan.batch_size - 1),
+        "peak": plan.peak(plan.batch_size),
+    }
+    lines = [
+        f"parameters     {plan.parameters / 1e6:,.1f}M, {plan.parameters_backbone / 1e6:,.1f}M of them in the backbone",
+        f"FLOPs per clip {plan.flops_forward / 1e12:,.3f} TFLOP evaluation, {plan.flops_train / 1e12:,.3f} training",
+        f"memory         GB per device, {precision}, a frozen text encoder not counted",
+        *(f"  {name:24}{size / 1e9:10,.2f}" for name, size in memory.items()),
+        f"largest batch  clips per device, {RESERVED:.0%} of the memory left free",
+        f"  {'card':10}{'whole model':>14}{f'FSDP, {devices} cards':>18}",
+    ]
+    for card in cards:
+        counts = [plan.largest_batch(card * 1e9 * (1 - RESERVED), shards) or "-" for shards in (1, devices)]
+        lines.append(f"  {f'{card:g} GB':10}{counts[0]:>14}{counts[1]:>18}")
+    return "\n".join(lines)
+
+
+def _diff(one: str, other: str) -> None:
+    """Print the settings that differ, those of the first recipe before those of the second."""
+    flat = [dict(_flatten(_settings([name], []))) for name in (one, other)]
+    different = [key for key in flat[0] | flat[1] if flat[0].get(key, "-") != flat[1].get(key, "-")]
+    width = max((len(key) for key in different), default=0)
+    for key in different:
+        print(f"{key:{width}}  {flat[0].get(key, '-')}  ->  {flat[1].get(key, '-')}")
+    if not different:
+        print("no setting differs")
+
+
+def _flatten(node: object, place: str = "") -> list[tuple[str, object]]:
+    """``(model.backbone.num_latents, 512)`` of each setting; of a class, its name."""
+    if isinstance(node, dict) and node:
+        pairs: list[tuple[str, object]] = []
+        for key, value in node.items():
+            below = place if key in ("init_args", "class_path") else f"{place}.{key}".lstrip(".")
+            pairs += _flatten(value, below)
+        return pairs
+    if isinstance(node, list) and any(isinstance(value, dict) for value in node):
+        return [pair for i, value in enumerate(node) for pair in _flatten(value, f"{place}.{i}")]
+    return [(place, node)]
+
+
+def _settings(names: list[str], settings: list[str]) -> dict[str, Any]:
+    """What recipes and settings come to, with all defaults."""
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+    sys.path.append(os.getcwd())  # where a user's own classes are
+    from ..training import read_settings
+
+    recipes = [file for name in names for file in find_recipes(name)]
+    return read_settings(recipes, settings, ["--trainer.precision=bf16-mixed"])  # a plan is for cards

@@ -20,20 +20,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+PARTS = ("sampler", "guidance", "levels")
+"""What sampling alone needs of a model, so that others than in training can be set: ``--model.sampler``."""
+
+
 def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
-    options = _parser().parse_intermixed_args(argv)
+    words, settings = _settings(argv)
+    options = _parser().parse_intermixed_args(words)
     prompts = _prompts(options)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import MAX_FPS, MIN_FPS, grid_columns, write_grid
     from ..generate import generate
-    from ..run import PRETRAINED, find_run, find_weights, load_model, read_config, versions
+    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, read_config, versions
 
     if options.fps is not None and not MIN_FPS <= options.fps <= MAX_FPS:
         raise UserError(f"--fps {options.fps}: it must be {MIN_FPS} to {MAX_FPS}")
     folder = find_run(options.run)
     weights = options.checkpoint or find_weights(folder)
-    model = load_model(folder, weights, options.steps, options.guidance, options.device)
+    model = load_model(folder, weights, options.steps, options.guidance, options.device, settings)
     fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
     default = Path("samples") if PRETRAINED in folder.parents else folder / "samples"
     try:
@@ -42,8 +47,10 @@ def run(verb: str, argv: list[str]) -> None:
         raise UserError(f"{options.out or default} cannot be written: {error.strerror}") from error
     meta = {
         "fps": fps,
+        "sampler": type(model.sampler).__name__,
         "steps": model.sampler.num_steps,
         "guidance": getattr(model.guidance, "scale", None),
+        "settings": _sampling_settings(model_section(folder, options.steps, options.guidance, settings)),
         "run": f"{folder.parent.name}/{folder.name}",
         "checkpoint": weights.name,
         "versions": versions(),
@@ -64,7 +71,12 @@ def run(verb: str, argv: list[str]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="snapvideo sample", description="Make videos of texts.", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        prog="snapvideo sample",
+        description="Make videos of texts.",
+        epilog=f"{_options()} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
+        allow_abbrev=False,
+    )
     parser.add_argument("run", metavar="RUN", help="run folder, as runs/demo/latest, or a shipped model, as demo")
     parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="what the video shows")
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help="file with a prompt per line")
@@ -79,6 +91,33 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     return parser
+
+
+def _settings(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Words of the command line, and the settings among them, ``--model.sampler=DDIM``.
+
+    Raises:
+        UserError: A setting of another part, which training has fixed.
+    """
+    words, settings = [], []
+    rest = iter(argv)
+    for word in rest:
+        if not word.startswith("--model."):
+            words.append(word)
+            continue
+        if not word.startswith(tuple(f"--model.{part}" for part in PARTS)):
+            raise UserError(f"{word}: training has fixed it; {_options()} can be set")
+        settings.append(word if "=" in word else f"{word}={next(rest, '')}")
+    return words, settings
+
+
+def _options() -> str:
+    return ", ".join(f"--model.{part}" for part in PARTS)
+
+
+def _sampling_settings(section: dict[str, Any]) -> dict[str, Any]:
+    """What a sample depends on besides the weights, for its record."""
+    return {part: section["init_args"][part] for part in PARTS if section["init_args"].get(part) is not None}
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:

@@ -35,7 +35,7 @@ settings
   snapvideo {verb} -c demo --print_config        a recipe with all that it leaves to defaults
   snapvideo {verb} --help-all                    all settings, some hundred lines
 
-recipes
+recipes; overlays that change one thing in them: snapvideo recipe ls
 {recipes}"""
 
 FIT = """\
@@ -96,7 +96,7 @@ def _help(verb: str) -> str:
         verb=verb,
         checkpoint=f"a run folder or checkpoint {'to go on from' if fit else 'with the weights; default: of -c RUN'}",
         options=FIT if fit else "",
-        recipes="\n".join(f"  {name:17}{summary(file)}" for name, file in shipped_recipes().items()),
+        recipes="\n".join(f"  {name:27}{summary(file, 80)}" for name, file in shipped_recipes(overlays=False).items()),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from snapvideo.components import VideoDiffusion
-from snapvideo.recipes.shipped import SMOKE_UNET, shipped_recipes, smoke_overlays, summary
+from snapvideo.recipes.shipped import SMOKE_BACKBONES, SMOKE_TEXT, shipped_recipes, smoke_overlays, summary
 from snapvideo.recipes.training import Training
 
 from .conftest import call
@@ -111,19 +111,31 @@ def test_every_recipe_has_a_twin_of_seconds(name, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("texts", "unet"),
+    ("texts", "kind"),
     [
-        (["model: {backbone: {class_path: UNet}}"], True),
-        (["model: {backbone: snapvideo.components.UNet}", "trainer: {max_steps: 3}"], True),
-        (["model: {backbone: UNet}", "model: {backbone: FIT}"], False),
-        (["trainer: {max_steps: 3}"], False),
+        (["model: {backbone: {class_path: UNet}}"], "UNet"),
+        (["model: {init_args: {backbone: {class_path: UNet}}}"], "UNet"),  # the config of a run
+        (["model: {backbone: snapvideo.components.UNet}", "trainer: {max_steps: 3}"], "UNet"),
+        (["model: {backbone: UNet}", "model: {backbone: FIT}"], "FIT"),
+        (["model: {backbone: UNet}", "model: {backbone: {init_args: {channels: 8}}, conditioner: null}"], "UNet"),
+        (["model: {label_dropout: 0.2, backbone: UNet}"], "UNet"),
+        (["model: {backbone: UNet}", "model: [1]", "model: {init_args: null}", "a: [1"], "UNet"),
+        (["trainer: {max_steps: 3}"], "FIT"),
+        (["model: {backbone: FIT}", "model: {backbone: {class_path: mine.Own}}"], None),
     ],
 )
-def test_the_twin_has_the_backbone_that_the_last_recipe_names(texts, unet, tmp_path):
+def test_the_twin_has_the_backbone_that_the_last_recipe_names(texts, kind, tmp_path):
     recipes = [tmp_path / f"{i}.yaml" for i in range(len(texts))]
     for recipe, text in zip(recipes, texts, strict=True):
         recipe.write_text(text)
-    assert (SMOKE_UNET in smoke_overlays(recipes)) == unet
+    assert smoke_overlays(recipes)[1:] == ([SMOKE_BACKBONES[kind], SMOKE_TEXT] if kind else [])
+
+
+@pytest.mark.parametrize("conditioner", ["mine.Own", "{class_path: Conditioners, init_args: {parts: [mine.Own]}}"])
+def test_the_twin_keeps_a_conditioner_of_the_users_own(conditioner, tmp_path):
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"model: {{backbone: UNet, conditioner: {conditioner}}}")
+    assert smoke_overlays([recipe])[1:] == [SMOKE_BACKBONES["UNet"]]
 
 
 def test_the_demo_trains_in_bf16(tmp_path, monkeypatch):

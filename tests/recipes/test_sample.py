@@ -125,6 +125,20 @@ def test_sampling_repeats_the_samples_of_the_training(work):
     assert np.abs(np.asarray(Image.open(sheet)).astype(int) - expected.astype(int)).max() <= 1
 
 
+def test_sampler_and_guidance_of_ones_own(work, tmp_path):
+    """Parts that sampling alone needs are swapped on the command line, also around others."""
+    words = ["--model.sampler", "DDIM", "--model.sampler.eta=0.5", "--model.levels", "LinearLevels", "--steps", 3]
+    words += ["--model.guidance", "Threshold", "--model.guidance.guidance", "ClassifierFree", "--guidance", 3]
+    result = call("sample", "runs/demo", *words, PROMPT, "-n", 1, "-o", tmp_path / "out")
+    assert result.code == 0, result.err
+    (line,) = [json.loads(line) for line in (tmp_path / "out/meta.jsonl").read_text().splitlines()]
+    assert (line["sampler"], line["steps"], line["guidance"], line["prompt"]) == ("DDIM", 3, 3.0, PROMPT)
+    settings = line["settings"]
+    assert settings["sampler"]["init_args"] == {"num_steps": 3, "eta": 0.5}
+    assert settings["levels"]["class_path"].endswith("LinearLevels")
+    assert settings["guidance"]["init_args"]["guidance"]["init_args"]["scale"] == 3.0
+
+
 def test_evaluations_are_counted(work):
     assert num_evaluations(load_model("runs/demo", num_steps=5)) == 2 * 5 - 1  # Heun's
 
@@ -141,6 +155,9 @@ def test_evaluations_are_counted(work):
         ("sample runs/demo a\udcffb", "not UTF-8"),
         ("sample runs/demo x --seed -1", "--seed -1"),
         ("sample runs/demo x --steps 0", "num_steps=0"),
+        ("sample runs/demo x --model.sampler Hun", "Did you mean 'Heun'?"),
+        ("sample runs/demo x --model.sampler.eta 1", "eta"),
+        ("sample runs/demo x --model.backbone FIT", "--model.backbone: training has fixed it"),
         ("sample runs/demo x --prompts none.txt", "none.txt"),
         ("sample runs/demo x --device warp", "--device warp"),
         ("sample runs/demo x --checkpoint none.ckpt", "none.ckpt"),
