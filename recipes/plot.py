@@ -28,7 +28,7 @@ def bars(results: Sequence[Result]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 1.2 + 0.5 * len(results)), layout="constrained")
+    figure = Figure(figsize=(11, 1.4 + 0.5 * len(results)), layout="constrained")
     names = [result.recipe for result in results]
     for axes, kind in zip(figure.subplots(1, 2, sharey=True), ("train", "inference"), strict=True):
         timings = [getattr(result, kind) for result in results]
@@ -36,10 +36,11 @@ def bars(results: Sequence[Result]) -> bytes:
         spread = [[t - timing.low for t, timing in zip(times, timings, strict=True)]]
         spread.append([timing.high - t for t, timing in zip(times, timings, strict=True)])
         drawn = axes.barh(names, times, xerr=spread, color="#4477aa", ecolor="#222222", capsize=3)
-        axes.bar_label(drawn, [f"{t:,.0f} ms, {timing.fraction:.0%}" for t, timing in zip(times, timings, strict=True)])
-        axes.margins(x=0.35)
+        labels = [f"{t:,.0f} ms, {timing.fraction:.0%}" for t, timing in zip(times, timings, strict=True)]
+        axes.bar_label(drawn, labels, padding=6)
+        axes.margins(x=0.6)
         axes.set_title({"train": "training step", "inference": "one evaluation"}[kind])
-        axes.set_xlabel("ms per video; share of the matrix-product rate")
+        axes.set_xlabel("ms per video; share of the rate of matrix products")
     figure.axes[0].invert_yaxis()  # one axis, shared: the first recipe on top
     with BytesIO() as file:
         FigureCanvasAgg(figure).print_png(file)
