@@ -3,8 +3,8 @@
     python docs/benchmarks/compare_shapes.py --minutes 15 --seeds 0 --out comparison
 
 Each variant is the recipe `demo` with one part swapped, trained by `snapvideo fit` in a process of its own, one after
-the other, and scored like `score_shapes.py`. A run that is there already is taken as it is, so a comparison can be
-stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
+the other, and scored like `score_shapes.py`. A run that was trained to its end is taken as it is, so a comparison can
+be stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
 """
 
 from __future__ import annotations

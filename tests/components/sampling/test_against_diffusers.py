@@ -24,7 +24,7 @@ def source(dtype=torch.float32):
     return lambda: torch.randn(1, 1, 1, 1, 1000, generator=generator, dtype=dtype)
 
 
-def agree(ours, theirs):
+def assert_agree(ours, theirs):
     torch.testing.assert_close(ours, theirs.to(ours.dtype), rtol=1e-5, atol=1e-5)
 
 
@@ -48,19 +48,19 @@ def in_sigma_space(scheduler):
 
 def test_euler_is_edm_euler():
     sigmas, theirs = in_sigma_space(schedulers.EDMEulerScheduler(sigma_min=0.002, sigma_max=80.0))
-    agree(Euler(STEPS)(denoise, source(), sigmas), theirs)
+    assert_agree(Euler(STEPS)(denoise, source(), sigmas), theirs)
 
 
 def test_euler_is_euler():
     sigmas, theirs = in_sigma_space(schedulers.EulerDiscreteScheduler(**VP))
-    agree(Euler(STEPS)(denoise, source(), sigmas), theirs)
+    assert_agree(Euler(STEPS)(denoise, source(), sigmas), theirs)
 
 
 def test_heun_is_heun():
     scheduler = schedulers.HeunDiscreteScheduler(**VP)
     sigmas, theirs = in_sigma_space(scheduler)
     levels = torch.cat([sigmas[:1], sigmas[1::2]])  # all between the ends are there twice
-    agree(Heun(STEPS)(denoise, source(), levels), theirs)
+    assert_agree(Heun(STEPS)(denoise, source(), levels), theirs)
 
 
 def in_vp_space(scheduler, noise, **settings):
@@ -108,7 +108,7 @@ def test_ddim_is_ddim(eta):
     noise = source(torch.float64)
     settings = {"eta": lambda: eta} | ({"variance_noise": noise} if eta else {})
     theirs = in_vp_space(scheduler, noise, **settings)
-    agree(DDIM(STEPS, eta)(denoise, source(torch.float64), LEVELS), theirs)
+    assert_agree(DDIM(STEPS, eta)(denoise, source(torch.float64), LEVELS), theirs)
 
 
 def test_ancestral_is_ddpm():
@@ -118,7 +118,7 @@ def test_ancestral_is_ddpm():
     theirs = in_vp_space(
         scheduler, lambda: torch.randn(shape, generator=generator, dtype=torch.float64), generator=lambda: generator
     )
-    agree(Ancestral(STEPS)(denoise, source(torch.float64), LEVELS), theirs)
+    assert_agree(Ancestral(STEPS)(denoise, source(torch.float64), LEVELS), theirs)
 
 
 @pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
@@ -148,7 +148,7 @@ def test_dpm_solver_is_dpm_solver(eta):
         sigma, signal = scheduler.sigmas[i], signals[i]
         eps = (x / signal - denoise(x / signal, sigma)) / sigma
         x = scheduler.step(eps, t, x, variance_noise=noise() if eta and i < STEPS - 1 else None).prev_sample
-    agree(DPMSolver(STEPS, eta)(denoise, source(), scheduler.sigmas), x)
+    assert_agree(DPMSolver(STEPS, eta)(denoise, source(), scheduler.sigmas), x)
 
 
 def test_flow_matching_is_its():
@@ -169,4 +169,4 @@ def test_flow_matching_is_its():
         x = scheduler.step(velocity(x, 2 * scheduler.sigmas[i].expand(1) - 1), t, x).prev_sample
     framework = FlowMatching(shift=3.0)
     levels = torch.cat([sigma, torch.zeros(1, dtype=torch.float64)])
-    agree(Euler(3)(lambda y, sigma: framework.denoise(velocity, y, sigma), source(), levels), x)
+    assert_agree(Euler(3)(lambda y, sigma: framework.denoise(velocity, y, sigma), source(), levels), x)
