@@ -6,13 +6,14 @@ areas, so nothing aliases; enlarging is bicubic.
 
 from __future__ import annotations
 
+import io
 import math
+import time
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import av
 import numpy as np
@@ -59,11 +60,47 @@ class Clip:
     resolution: tuple[float, float]
 
 
-def decode_image(path: Path, shape: VideoShape) -> Clip:
+class Timed(io.RawIOBase):
+    """A file whose reading ends with an error when the time is over: whatever decodes it then ends too.
+
+    Args:
+        file: The file.
+        seconds: How long it may be read, from now on.
+    """
+
+    def __init__(self, file: BinaryIO, seconds: float) -> None:
+        super().__init__()
+        self.file = file
+        self.seconds = seconds
+        self.seek, self.tell, self.name = file.seek, file.tell, file.name  # type: ignore[method-assign]
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """It is."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is."""
+        return True
+
+    def readinto(self, buffer) -> int:  # type: ignore[no-untyped-def]  # noqa: ANN001  # collections.abc.Buffer is of Python 3.12
+        """Read on.
+
+        Raises:
+            Unusable: "too slow".
+        """
+        if time.monotonic() > self._end:
+            raise Unusable("too slow", f"not decoded within {self.seconds:g} s")
+        data = self.file.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
+
+
+def decode_image(file: BinaryIO, shape: VideoShape) -> Clip:
     """Read an image upright (EXIF) as RGB; transparent parts show white, 16 bits of grey become 8.
 
     Args:
-        path: The file.
+        file: The file.
         shape: The size wanted; its number of frames plays no role.
 
     Raises:
@@ -72,8 +109,10 @@ def decode_image(path: Path, shape: VideoShape) -> Clip:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(file) as image:
                 return _fit_image(image, shape)
+    except Unusable:
+        raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise Unusable("too large", str(error)) from error
     except Exception as error:  # on damaged files the readers of Pillow raise errors of any kind
@@ -109,14 +148,14 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_video(path: Path, shape: VideoShape, fps: Sequence[float], generator: np.random.Generator) -> Clip:
+def decode_video(file: BinaryIO, shape: VideoShape, fps: Sequence[float], generator: np.random.Generator) -> Clip:
     """Read a random part of a video at a random frame rate.
 
     The rate is drawn from those of `fps` that the length and the native rate of the video allow, then the start from
     what that leaves. The frame at a time is the one on show then: the last that begins at or before it.
 
     Args:
-        path: The file; its first video stream is read.
+        file: The file; its first video stream is read.
         shape: The size wanted.
         fps: Candidate frame rates in frames per second.
         generator: Source of both draws.
@@ -126,7 +165,7 @@ def decode_video(path: Path, shape: VideoShape, fps: Sequence[float], generator:
             "frame rate too low" (its native rate is below every candidate).
     """
     try:
-        with av.open(path, metadata_errors="ignore") as container:
+        with av.open(file, "r", metadata_errors="ignore") as container:
             stream = _open_stream(container)
             extent = _extent(container, stream)
             fit = _Fit(shape, stream)

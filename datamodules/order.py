@@ -1,18 +1,17 @@
 """The order of the data: a pure function of the seed and of the position in one global stream.
 
 Each modality is an endless stream of positions. Pass ``e`` over its n samples is a permutation drawn from (seed,
-modality, e), so position p shows sample ``permutation_e[p mod n]`` with ``e = p div n``. At step s the ranks together
-take the next positions, each its own share. Nothing depends on workers, and a run that resumes at step s sees what it
-would have seen.
+modality, e), so position p shows sample ``permutation_e[p mod n]`` with ``e = p div n``. At each step the ranks
+together take the next positions, each its own share. Nothing depends on workers, and a run that resumes at a step sees
+what it would have seen; on another number of ranks it goes on at the position where it was.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 from torch.utils.data import DistributedSampler
@@ -20,7 +19,8 @@ from torch.utils.data import DistributedSampler
 from .samples import SUFFIXES, Modality
 
 _MODALITIES = tuple(SUFFIXES)
-_ORDER, _CLIP = range(2)  # what the draws are for
+_ORDER, _CLIP, _MIX = range(3)  # what the draws are for
+_BLOCK = 1000  # positions over which weighted sources have their shares exactly
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,19 +49,82 @@ def clip_generator(seed: int, draw: Draw, attempt: int) -> np.random.Generator:
     return _generator(seed, draw.modality, _CLIP, draw.position, attempt)
 
 
-def index_at(seed: int, modality: Modality, num_samples: int, position: int) -> int:
-    """Which of `num_samples` samples stands at `position` of the stream."""
-    epoch, offset = divmod(position, num_samples)
-    return int(_permutation(seed, modality, num_samples, epoch)[offset])
-
-
-@lru_cache(maxsize=4)
-def _permutation(seed: int, modality: Modality, num_samples: int, epoch: int) -> np.ndarray:
-    return _generator(seed, modality, _ORDER, epoch, 0).permutation(num_samples)
-
-
 def _generator(seed: int, modality: Modality, purpose: int, number: int, attempt: int) -> np.random.Generator:
     return np.random.default_rng([seed, _MODALITIES.index(modality), purpose, number, attempt])
+
+
+class Stream:
+    """Which sample stands at which position, for one modality.
+
+    Weighted sources are mixed in blocks of 1000 positions, of which each has its share, in an order that is drawn
+    anew for each block; each source goes through its own samples pass by pass.
+
+    Args:
+        modality: Which.
+        seed: The run's.
+        sizes: Samples of each source; they are numbered on from source to source.
+        weights: Shares of the sources, of any sum, each at least a thousandth of it. One source needs none.
+
+    Raises:
+        ValueError: A share is too small.
+    """
+
+    def __init__(self, modality: Modality, seed: int, sizes: Sequence[int], weights: Sequence[float] = (1.0,)) -> None:
+        self.modality = modality
+        self.seed = seed
+        self.sizes = tuple(sizes)
+        self.shares = _apportion(weights)
+        self.firsts = (0, *itertools.accumulate(self.sizes))
+        self._passes: dict[int, tuple[int, np.ndarray]] = {}  # the one at hand of each source
+        self._mixed: tuple[int, np.ndarray] = (-1, np.empty(0))
+
+    def index(self, position: int) -> int:
+        """The sample at a position."""
+        source, turn = self._turn(position) if len(self.sizes) > 1 else (0, position)
+        number, offset = divmod(turn, self.sizes[source])
+        if self._passes.get(source, (-1,))[0] != number:
+            generator = _generator(self.seed, self.modality, _ORDER, number, source)
+            self._passes[source] = number, generator.permutation(self.sizes[source])
+        return self.firsts[source] + int(self._passes[source][1][offset])
+
+    def alike(self, index: int) -> range:
+        """The samples of the source of a sample."""
+        source = next(s for s, first in enumerate(self.firsts[1:]) if index < first)
+        return range(self.firsts[source], self.firsts[source + 1])
+
+    def _turn(self, position: int) -> tuple[int, int]:
+        """Whose turn a position is, and how many that source had before."""
+        block, offset = divmod(position, _BLOCK)
+        if self._mixed[0] != block:
+            turns = np.repeat(np.arange(len(self.shares)), self.shares)
+            self._mixed = block, _generator(self.seed, self.modality, _MIX, block, 0).permutation(turns)
+        source = int(self._mixed[1][offset])
+        return source, block * self.shares[source] + int((self._mixed[1][:offset] == source).sum())
+
+
+def _apportion(weights: Sequence[float]) -> list[int]:
+    """How many positions of a block each source has: its share, the largest remainders rounded up."""
+    exact = [_BLOCK * weight / sum(weights) for weight in weights]
+    if min(exact) < 1:
+        raise ValueError(f"weights {list(weights)}: each must be at least a thousandth of their sum")
+    shares = [math.floor(share) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda source: shares[source] - exact[source])
+    for source in by_remainder[: _BLOCK - sum(shares)]:
+        shares[source] += 1
+    return shares
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How far the streams had come at some step.
+
+    Args:
+        step: Which.
+        positions: Of each modality, the first position that was not taken before.
+    """
+
+    step: int
+    positions: Mapping[Modality, int]
 
 
 @dataclass(frozen=True)
@@ -69,30 +132,45 @@ class TrainOrder:
     """The endless batches of one rank. All ranks hold as many of each modality at every step.
 
     Args:
-        num_samples: Samples of each modality.
+        streams: What is at the positions of each modality.
         batch_sizes: Places of each modality in the batch of one rank.
-        seed: The run's.
         rank: Which rank, from 0.
         world: How many ranks.
         start: Tells the step to begin with; asked whenever an iteration begins.
+        image_steps: Share of the steps that hold images alone, evenly spread, where the others hold videos alone; None:
+            each step holds both.
+        origin: Where a resumed run began.
     """
 
-    num_samples: Mapping[Modality, int]
+    streams: Mapping[Modality, Stream]
     batch_sizes: Mapping[Modality, int]
-    seed: int
     rank: int = 0
     world: int = 1
     start: Callable[[], int] = int
+    image_steps: float | None = None
+    origin: Origin = Origin(0, {"video": 0, "image": 0})  # it cannot be changed
 
     def batch(self, step: int) -> list[Draw]:
         """This rank's share of step `step`."""
         draws = []
         for modality, size in self.batch_sizes.items():
-            first = (step * self.world + self.rank) * size
-            for position in range(first, first + size):
-                index = index_at(self.seed, modality, self.num_samples[modality], position)
-                draws.append(Draw(modality, index, position))
+            if self._turns(modality, step + 1) > self._turns(modality, step):
+                first = self.position(modality, step) + self.rank * size
+                stream = self.streams[modality]
+                draws += [Draw(modality, stream.index(p), p) for p in range(first, first + size)]
         return draws
+
+    def position(self, modality: Modality, step: int) -> int:
+        """The first position that all ranks together have not taken before step `step`."""
+        turns = self._turns(modality, step) - self._turns(modality, self.origin.step)
+        return self.origin.positions[modality] + turns * self.world * self.batch_sizes[modality]
+
+    def _turns(self, modality: Modality, step: int) -> int:
+        """How many of the steps before `step` hold a modality."""
+        if self.image_steps is None:
+            return step
+        images = math.floor(step * self.image_steps + 1e-6)  # a third of 3 steps is 1
+        return images if modality == "image" else step - images
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """The batches from step `start` on, without end."""

@@ -1,4 +1,4 @@
-"""The sample contract: what in a folder is a sample, and why a file is none.
+"""The sample contract: what in a folder or a tar file is a sample, and why a file is none.
 
 A sample is a media file with a caption. Its caption is, in this order,
 
@@ -7,7 +7,7 @@ A sample is a media file with a caption. Its caption is, in this order,
 3. the string ``caption`` in the line of a ``metadata.jsonl`` whose ``file_name`` is the path of the clip, seen from the
    folder of that ``metadata.jsonl`` (the Hugging Face convention).
 
-Folders are searched at any depth; what begins with a dot is ignored.
+Trees are searched at any depth; what begins with a dot is ignored.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
+
+from .trees import Tree
 
 Modality: TypeAlias = Literal["video", "image"]
 
@@ -30,6 +31,9 @@ SUFFIXES: dict[Modality, frozenset[str]] = {
 an image shows its first frame."""
 
 METADATA = "metadata.jsonl"
+
+_LONGEST = 10_000  # characters of a caption; a thousand words say more than a clip shows
+_LARGEST = 1 << 20  # bytes of a caption file; more is something else
 
 
 class Unusable(Exception):
@@ -59,107 +63,94 @@ class Sample:
     """A captioned file.
 
     Args:
-        key: Its path inside the folder, with forward slashes: the name of the sample everywhere.
+        tree: What it is in.
+        key: Its path there, with forward slashes: the name of the sample everywhere.
         caption: Its caption, not empty.
     """
 
+    tree: Tree
     key: str
     caption: str
+
+    @property
+    def place(self) -> str:
+        """Where the file is, for people."""
+        return self.tree.locate(self.key)
 
 
 @dataclass(frozen=True)
 class Index:
-    """The samples of one modality in a folder.
+    """The samples of one modality in a source.
 
     Args:
-        folder: Where they are.
         samples: Those with a caption, sorted by key.
-        skipped: ``(key, reason)`` of the media files without a usable caption, sorted by key.
+        skipped: ``(place, reason)`` of the media files that are none, sorted.
     """
 
-    folder: Path
     samples: list[Sample]
     skipped: list[tuple[str, str]]
 
 
-def index_folder(folder: Path, modality: Modality) -> Index:
-    """List the samples of a folder. Captions are read, media files are not opened.
+def index_tree(tree: Tree, modality: Modality) -> Index:
+    """List the samples of a tree. Captions are read, media files are not opened.
 
     Args:
-        folder: Where to search.
+        tree: Where to search.
         modality: Which kind of media.
 
     Raises:
-        ValueError: `folder` is no folder, or a line of a ``metadata.jsonl`` cannot be read.
-        NothingUsable: It holds no media file of this kind, or none with a caption.
+        ValueError: A line of a ``metadata.jsonl`` cannot be read, or a folder cannot be listed.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{modality}s: {folder} is not a folder; give one that holds {modality} files and captions")
     samples: list[Sample] = []
-    skipped: list[tuple[str, str]] = []
+    skipped = [(tree.locate(name), reason) for name, reason in tree.lost]
     listed: dict[str, str] = {}
-    for directory, names in _walk(folder):
-        prefix = "" if directory == folder else directory.relative_to(folder).as_posix() + "/"
+    for prefix, names in tree.folders():
         if METADATA in names:
-            listed |= {os.path.normpath(prefix + name): text for name, text in _read_metadata(directory / METADATA)}
+            listed |= {os.path.normpath(prefix + name): text for name, text in _read_metadata(tree, prefix + METADATA)}
         for name in names:
             stem, suffix = os.path.splitext(name)
             if suffix.lower() not in SUFFIXES[modality]:
                 continue
             key = prefix + name
             try:
-                samples.append(Sample(key, _caption(directory, stem, names, listed.get(os.path.normpath(key), ""))))
+                text = _caption(tree, prefix, stem, names, listed.get(os.path.normpath(key), ""))
+                samples.append(Sample(tree, key, text))
             except Unusable as error:
-                skipped.append((key, str(error)))
-    samples.sort(key=lambda sample: sample.key)
-    skipped.sort()
-    if not samples:
-        raise NothingUsable(_why_nothing(folder, modality, skipped))
-    return Index(folder, samples, skipped)
+                skipped.append((tree.locate(key), str(error)))
+    return Index(sorted(samples, key=lambda sample: sample.key), sorted(skipped))
 
 
-def _walk(folder: Path) -> Iterator[tuple[Path, set[str]]]:
-    """Every folder with the names of its files, parents first; links are followed, each real folder is seen once."""
-    seen = set()
-
-    def refuse(error: OSError) -> None:
-        raise ValueError(f"{error.filename} cannot be listed: {error.strerror}") from error
-
-    for directory, children, names in os.walk(folder, onerror=refuse, followlinks=True):
-        real = os.path.realpath(directory)
-        if real in seen:
-            children.clear()
-            continue
-        seen.add(real)
-        children[:] = [child for child in sorted(children) if not child.startswith(".")]
-        yield Path(directory), {name for name in names if not name.startswith(".")}
-
-
-def _caption(directory: Path, stem: str, names: set[str], listed: str) -> str:
+def _caption(tree: Tree, prefix: str, stem: str, names: Set[str], listed: str) -> str:
     """The caption of one media file; `listed` is the one that a metadata.jsonl gives it, or empty."""
     text = listed
     if f"{stem}.txt" in names:
-        text = _read(directory / f"{stem}.txt")
+        text = _read(tree, f"{prefix}{stem}.txt")
     elif f"{stem}.json" in names:
-        path = directory / f"{stem}.json"
         try:
-            fields = json.loads(_read(path))
+            fields = json.loads(_read(tree, f"{prefix}{stem}.json"))
         except (json.JSONDecodeError, RecursionError) as error:
-            raise Unusable("bad caption", f"{path.name} is not JSON: {error}") from error
+            raise Unusable("bad caption", f"{stem}.json is not JSON: {error}") from error
         text = _caption_field(fields) or listed
     text = text.strip()
     if not text:
         raise Unusable("no caption", f"no text in {stem}.txt, `caption` in {stem}.json or line in {METADATA}")
+    if len(text) > _LONGEST:
+        raise Unusable("caption too long", f"{len(text)} characters; {_LONGEST} at most")
     return text
 
 
-def _read(path: Path) -> str:
+def _read(tree: Tree, name: str) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unusable("bad caption", f"{path.name} is not UTF-8: {error}") from error
+        with tree.open(name) as file:
+            data = file.read(_LARGEST + 1)
     except OSError as error:
-        raise Unusable("bad caption", f"{path.name} cannot be read: {error.strerror}") from error
+        raise Unusable("bad caption", f"{os.path.basename(name)} cannot be read: {error.strerror}") from error
+    if len(data) > _LARGEST:
+        raise Unusable("caption too long", f"{os.path.basename(name)} is larger than {_LARGEST} bytes")
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Unusable("bad caption", f"{os.path.basename(name)} is not UTF-8: {error}") from error
 
 
 def _caption_field(fields: object) -> str:
@@ -167,12 +158,16 @@ def _caption_field(fields: object) -> str:
     return caption if isinstance(caption, str) else ""
 
 
-def _read_metadata(path: Path) -> Iterator[tuple[str, str]]:
+def _read_metadata(tree: Tree, name: str) -> Iterator[tuple[str, str]]:
     """``(file_name, caption)`` of the lines."""
+    path = tree.locate(name)
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        with tree.open(name) as file:
+            lines = file.read().decode("utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is not UTF-8: {error}") from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -182,11 +177,3 @@ def _read_metadata(path: Path) -> Iterator[tuple[str, str]]:
         except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
             example = '{"file_name": "a.mp4", "caption": "A dog."}'
             raise ValueError(f"{path}, line {number}: {error!r}; a line looks like {example}") from error
-
-
-def _why_nothing(folder: Path, modality: Modality, skipped: list[tuple[str, str]]) -> str:
-    if not skipped:
-        return f"{modality}s: {folder} holds no {modality} file ({' '.join(sorted(SUFFIXES[modality]))})"
-    key, reason = skipped[0]
-    counts = count_reasons(reason for _, reason in skipped)
-    return f"{modality}s: no file in {folder} can be used ({counts}); for example {key}: {reason}"

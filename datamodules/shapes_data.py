@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..components.interfaces import VideoShape
-from .folders import JointFolders
+from .joint import JointData
 from .synth import write_shapes
 
 
-class Shapes(JointFolders):
+class Shapes(JointData):
     """Moving shapes with captions, drawn into a folder when it is not there yet; a download is not needed.
 
     Args:

@@ -3,8 +3,9 @@
     python docs/benchmarks/compare_shapes.py --minutes 15 --seeds 0 --out comparison
 
 Each variant is the recipe `demo` with one part swapped, trained by `snapvideo fit` in a process of its own, one after
-the other, and scored like `score_shapes.py`. A run that was trained to its end is taken as it is, so a comparison can
-be stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
+the other, and scored like `score_shapes.py`. Minutes are of the processor, of one thread with ``OMP_NUM_THREADS=1``:
+what else the machine does plays no role. A run that was trained to its end is taken as it is, so a comparison can be
+stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
 """
 
 from __future__ import annotations
@@ -12,9 +13,14 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 HERE = Path(__file__).parent
 FIT = ["-c", "overlays/demo_fit"]
@@ -37,19 +43,38 @@ Flat shapes are more redundant than photographs: a scale of 8 is to them what `a
 """
 
 
+class ProcessorTime(Callback):
+    """Ends training when its process has used up its time.
+
+    Args:
+        minutes: How much of the processor it may use.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        self.seconds = 60 * minutes
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self.end = time.process_time() + self.seconds
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Look at the clock."""
+        trainer.should_stop = time.process_time() > self.end
+
+
 def train(name: str, settings: list[str], seed: int, minutes: float, folder: Path) -> Path:
     """The run of a variant, trained where it is not there yet."""
     runs = folder / f"{name.replace(', ', '_').replace(' ', '-')}_{seed}"
     latest, done = runs / "demo/latest", runs / "trained"
     if not done.exists():  # a run that was stopped also leaves a checkpoint
         steps = 100000  # more than there is time for: the learning rate stays
-        seconds = int(60 * minutes)
-        length = f"00:{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
         command = [sys.executable, "-m", "snapvideo.recipes.cli", "fit", "-c", "demo", *settings]
-        command += ["--seed_everything", str(seed), "--runs", str(runs), "--trainer.max_time", length]
+        command += ["--seed_everything", str(seed), "--runs", str(runs)]
+        command += ["--trainer.callbacks+=compare_shapes.ProcessorTime", f"--trainer.callbacks.minutes={minutes}"]
         command += ["--trainer.max_steps", str(steps), "--model.scheduler.init_args.max_steps", str(steps)]
         command += ["--sampling", "null", "--trainer.val_check_interval", str(steps)]
-        subprocess.run(command, check=True)
+        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
+        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
         done.touch()
     return latest
 

@@ -3,37 +3,44 @@ from itertools import islice
 import pytest
 from torch.utils.data import DataLoader
 
-from snapvideo.datamodules.order import Draw, SharedOut, TrainOrder, clip_generator, index_at, validation_batches
+from snapvideo.datamodules.order import Draw, Origin, SharedOut, Stream, TrainOrder, clip_generator, validation_batches
 
 SAMPLES = {"video": 37, "image": 11}
 
 
+def order(sizes, seed=0, samples=SAMPLES, **options) -> TrainOrder:
+    streams = {modality: Stream(modality, seed, [number]) for modality, number in samples.items()}
+    return TrainOrder(streams, sizes, **options)
+
+
 @pytest.mark.parametrize("epoch", [0, 1, 7])
 def test_each_pass_shows_each_sample_once(epoch):
-    shown = [index_at(3, "video", 37, position) for position in range(37 * epoch, 37 * (epoch + 1))]
+    stream = Stream("video", 3, [37])
+    shown = [stream.index(position) for position in range(37 * epoch, 37 * (epoch + 1))]
     assert sorted(shown) == list(range(37))
     assert shown != list(range(37))
 
 
 def test_passes_modalities_and_seeds_differ():
-    def order(seed, modality, epoch):
-        return tuple(index_at(seed, modality, 37, position) for position in range(37 * epoch, 37 * (epoch + 1)))
+    def shown(seed, modality, epoch):
+        stream = Stream(modality, seed, [37])
+        return tuple(stream.index(position) for position in range(37 * epoch, 37 * (epoch + 1)))
 
     keys = [(seed, modality, epoch) for seed in (0, 1) for modality in ("video", "image") for epoch in (0, 1)]
-    assert len({order(*key) for key in keys}) == len(keys)
+    assert len({shown(*key) for key in keys}) == len(keys)
 
 
 def test_order_is_pinned():
     """A run resumed with another release must see the same order."""
-    assert [index_at(0, "video", 10, position) for position in range(10)] == [4, 9, 8, 7, 5, 3, 0, 1, 2, 6]
+    assert [Stream("video", 0, [10]).index(position) for position in range(10)] == [4, 9, 8, 7, 5, 3, 0, 1, 2, 6]
     assert clip_generator(0, Draw("video", 0, 5), 0).random() == pytest.approx(0.8016182361110885)
 
 
 @pytest.mark.parametrize("world", [2, 4])
 def test_ranks_share_what_one_rank_would_see(world):
-    whole = TrainOrder(SAMPLES, {"video": 8, "image": 4}, seed=5)
+    whole = order({"video": 8, "image": 4}, seed=5)
     sizes = {"video": 8 // world, "image": 4 // world}
-    ranks = [TrainOrder(SAMPLES, sizes, seed=5, rank=rank, world=world) for rank in range(world)]
+    ranks = [order(sizes, seed=5, rank=rank, world=world) for rank in range(world)]
     for step in (0, 1, 10):
         shares = [rank.batch(step) for rank in ranks]
         for share in shares:
@@ -43,17 +50,70 @@ def test_ranks_share_what_one_rank_would_see(world):
 
 
 def test_positions_run_on_without_gap():
-    order = TrainOrder(SAMPLES, {"video": 3}, seed=0)
-    draws = [draw for batch in islice(order, 20) for draw in batch]
+    draws = [draw for batch in islice(order({"video": 3}), 20) for draw in batch]
     assert [draw.position for draw in draws] == list(range(60))
 
 
 def test_start_is_where_it_would_have_been():
     step = 0
-    order = TrainOrder(SAMPLES, {"video": 3, "image": 2}, seed=0, start=lambda: step)
-    whole = list(islice(order, 12))
+    batches = order({"video": 3, "image": 2}, start=lambda: step)
+    whole = list(islice(batches, 12))
     step = 7
-    assert list(islice(order, 5)) == whole[7:]
+    assert list(islice(batches, 5)) == whole[7:]
+
+
+def taken(batches) -> list[int]:
+    return [draw.position for batch in batches for draw in batch]
+
+
+def test_other_numbers_of_ranks_go_on_where_the_run_was():
+    """Two ranks, then one, then four, mid-epoch: within the passes nothing is seen twice and nothing is left out."""
+    positions, step, origin, shown = [], 0, Origin(0, {"video": 0}), []
+    for world, steps in ((2, 4), (1, 3), (4, 5)):
+        ranks = [order({"video": 3}, rank=rank, world=world, origin=origin) for rank in range(world)]
+        draws = [d for s in range(step, step + steps) for rank in ranks for d in rank.batch(s)]
+        positions += [draw.position for draw in draws]
+        shown += [draw.index for draw in draws]
+        step += steps
+        origin = Origin(step, {"video": ranks[0].position("video", step)})
+    assert positions == list(range(3 * (4 * 2 + 3 * 1 + 5 * 4)))
+    assert sorted(shown[:37]) == sorted(shown[37:74]) == list(range(37))
+
+
+@pytest.mark.parametrize("share", [0.25, 1 / 3, 0.5])
+def test_steps_take_turns(share):
+    sizes = {"video": 2, "image": 4}
+    ranks = [order(sizes, rank=rank, world=2, image_steps=share) for rank in range(2)]
+    steps = [[rank.batch(step) for rank in ranks] for step in range(60)]
+    kinds = [[{draw.modality for draw in batch} for batch in step] for step in steps]
+    assert all(of_ranks[0] == of_ranks[1] and len(of_ranks[0]) == 1 for of_ranks in kinds)
+    assert sum(of_ranks[0] == {"image"} for of_ranks in kinds) == round(60 * share)
+    for modality in sizes:
+        positions = taken([d for d in batch if d.modality == modality] for step in steps for batch in step)
+        assert positions == list(range(len(positions)))
+
+
+def test_weighted_sources_have_their_shares_and_whole_passes():
+    stream = Stream("video", 0, [50, 200, 10], [6.0, 3.0, 1.0])
+    indices = [stream.index(position) for position in range(2000)]
+    by_source = [[i for i in indices if i in stream.alike(first)] for first in (0, 50, 250)]
+    assert [len(source) for source in by_source] == [1200, 600, 200]
+    for source, first, size in zip(by_source, (0, 50, 250), (50, 200, 10), strict=True):
+        for start in range(0, len(source), size):
+            assert sorted(source[start : start + size]) == list(range(first, first + size))
+    again = Stream("video", 0, [50, 200, 10], [0.6, 0.3, 0.1])
+    assert [again.index(position) for position in (1999, 0, 1234)] == [indices[p] for p in (1999, 0, 1234)]
+    assert [Stream("video", 1, [50, 200, 10], [6, 3, 1]).index(p) for p in range(20)] != indices[:20]
+
+
+def test_shares_that_are_no_whole_numbers_are_rounded():
+    stream = Stream("video", 0, [1, 1, 1], [1, 1, 1])
+    assert sorted(sum(stream.index(p) == source for p in range(1000)) for source in range(3)) == [333, 333, 334]
+
+
+def test_error_of_a_share_that_is_too_small():
+    with pytest.raises(ValueError, match=r"weights \[1.0, 0.0005\]: each must be at least a thousandth"):
+        Stream("video", 0, [10, 10], [1.0, 0.0005])
 
 
 def test_draws_within_a_place_are_its_own():
@@ -81,7 +141,7 @@ def test_validation_ranks_are_even_and_cover_everything(number):
 
 
 def test_endless_order_makes_a_loader_without_length():
-    endless = DataLoader([], sampler=SharedOut(TrainOrder(SAMPLES, {"video": 1}, seed=0)), batch_size=None)
+    endless = DataLoader([], sampler=SharedOut(order({"video": 1})), batch_size=None)
     with pytest.raises(TypeError, match="no len"):
         len(endless)
     sized = DataLoader([], sampler=SharedOut(validation_batches({"video": 5}, {"video": 2})), batch_size=None)

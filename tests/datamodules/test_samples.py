@@ -1,8 +1,10 @@
 import json
+import tarfile
 
 import pytest
 
-from snapvideo.datamodules.samples import NothingUsable, Sample, Unusable, count_reasons, index_folder
+from snapvideo.datamodules.samples import NothingUsable, Unusable, count_reasons
+from snapvideo.datamodules.sources import index_source
 
 
 def touch(folder, *names):
@@ -13,29 +15,44 @@ def touch(folder, *names):
         path.with_suffix(".txt").write_text(f"about {name}")
 
 
+@pytest.fixture(params=["folder", "tar"])
+def read(request, tmp_path, tmp_path_factory):
+    """Lists what is in the folder of the test, as it is or packed into a tar file."""
+
+    def listed(modality):
+        if request.param == "folder":
+            return index_source(tmp_path, modality)
+        path = tmp_path_factory.mktemp("tars") / "all.tar"
+        with tarfile.open(path, "w") as tar:
+            tar.add(tmp_path, arcname=".")
+        return index_source(path, modality)
+
+    return listed
+
+
 def keys(index):
     return [sample.key for sample in index.samples]
 
 
-def test_finds_files_at_any_depth_sorted_by_path(tmp_path):
+def test_finds_files_at_any_depth_sorted_by_path(tmp_path, read):
     touch(tmp_path, "b.mp4", "a/c.webm", "a/b/x.MKV", "z.jpg", "a.mov", "c.avi", "d.gif", "e.webp", "notes.pdf")
-    assert keys(index_folder(tmp_path, "video")) == ["a.mov", "a/b/x.MKV", "a/c.webm", "b.mp4", "c.avi", "d.gif"]
-    assert keys(index_folder(tmp_path, "image")) == ["e.webp", "z.jpg"]
+    assert keys(read("video")) == ["a.mov", "a/b/x.MKV", "a/c.webm", "b.mp4", "c.avi", "d.gif"]
+    assert keys(read("image")) == ["e.webp", "z.jpg"]
 
 
-def test_hidden_files_and_folders_are_ignored(tmp_path):
+def test_hidden_files_and_folders_are_ignored(tmp_path, read):
     touch(tmp_path, "a.mp4", ".b.mp4", ".cache/c.mp4", "._a.mp4")
-    assert keys(index_folder(tmp_path, "video")) == ["a.mp4"]
+    assert keys(read("video")) == ["a.mp4"]
 
 
 def test_linked_folders_are_followed_without_going_round(tmp_path):
     touch(tmp_path, "elsewhere/a.mp4", "data/b.mp4")
     (tmp_path / "data/link").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/round").symlink_to(tmp_path / "data")
-    assert keys(index_folder(tmp_path / "data", "video")) == ["b.mp4", "link/a.mp4"]
+    assert keys(index_source(tmp_path / "data", "video")) == ["b.mp4", "link/a.mp4"]
 
 
-def test_sources_of_captions(tmp_path):
+def test_sources_of_captions(tmp_path, read):
     for name in ("txt", "json", "listed", "both", "bare"):
         (tmp_path / f"{name}.mp4").touch()
     (tmp_path / "sub").mkdir()
@@ -55,17 +72,17 @@ def test_sources_of_captions(tmp_path):
     lines = [json.dumps({"file_name": name, "caption": caption}) for name, caption in rows]
     (tmp_path / "metadata.jsonl").write_text("\n".join([*lines, "", ""]))
     (tmp_path / "sub/metadata.jsonl").write_text(json.dumps({"file_name": "own.mp4", "caption": "own"}))
-    index = index_folder(tmp_path, "video")
-    assert index.samples == [
-        Sample("both.mp4", "from txt"),
-        Sample("json.mp4", "A cat."),
-        Sample("listed.mp4", "from list"),
-        Sample("sub/deep.mp4", "deep"),
-        Sample("sub/own.mp4", "own"),
-        Sample("txt.mp4", "A dög."),
+    index = read("video")
+    assert [(sample.key, sample.caption) for sample in index.samples] == [
+        ("both.mp4", "from txt"),
+        ("json.mp4", "A cat."),
+        ("listed.mp4", "from list"),
+        ("sub/deep.mp4", "deep"),
+        ("sub/own.mp4", "own"),
+        ("txt.mp4", "A dög."),
     ]
-    [(key, reason)] = index.skipped
-    assert key == "bare.mp4" and reason.startswith("no caption: ")
+    [(place, reason)] = index.skipped
+    assert place.endswith("/bare.mp4") and reason.startswith("no caption: ")
 
 
 @pytest.mark.parametrize(
@@ -77,50 +94,52 @@ def test_sources_of_captions(tmp_path):
         ("a.json", b'["caption"]', "no caption"),
         ("a.json", b'{"caption": 3}', "no caption"),
         ("a.json", b'{"caption": ""}', "no caption"),
+        ("a.txt", b"long " * 3000, "caption too long"),
+        ("a.txt", b"long " * 300_000, "caption too long"),
     ],
 )
-def test_captions_that_are_none(tmp_path, name, content, code):
+def test_captions_that_are_none(tmp_path, read, name, content, code):
     touch(tmp_path, "b.mp4")
     (tmp_path / "a.mp4").touch()
     (tmp_path / name).write_bytes(content)
-    index = index_folder(tmp_path, "video")
+    index = read("video")
     assert keys(index) == ["b.mp4"]
-    [(key, reason)] = index.skipped
-    assert key == "a.mp4" and reason.startswith(code + ": ") and (name in reason)
+    [(place, reason)] = index.skipped
+    assert place.endswith("/a.mp4") and reason.startswith(code + ": ") and (name in reason or "characters" in reason)
 
 
-def test_error_of_a_folder_without_media(tmp_path):
+def test_error_of_a_folder_without_media(tmp_path, read):
     touch(tmp_path, "a.jpg")
     with pytest.raises(NothingUsable, match=r"videos: .* holds no video file \(.*\.mp4"):
-        index_folder(tmp_path, "video")
+        read("video")
 
 
-def test_error_of_a_folder_without_captions(tmp_path):
+def test_error_of_a_folder_without_captions(tmp_path, read):
     (tmp_path / "a.mp4").touch()
     (tmp_path / "b.mp4").touch()
     (tmp_path / "b.txt").write_bytes(b"\xff")
-    with pytest.raises(NothingUsable, match=r"1 no caption, 1 bad caption\); for example a.mp4: no caption"):
-        index_folder(tmp_path, "video")
+    with pytest.raises(NothingUsable, match=r"1 no caption, 1 bad caption\); for example .*/a.mp4: no caption"):
+        read("video")
 
 
 def test_error_of_a_missing_folder(tmp_path):
-    with pytest.raises(ValueError, match=r"images: .*/nowhere is not a folder"):
-        index_folder(tmp_path / "nowhere", "image")
+    with pytest.raises(ValueError, match=r"images: .*/nowhere is neither a folder nor a tar file"):
+        index_source(tmp_path / "nowhere", "image")
 
 
 @pytest.mark.parametrize("line", ['{"file_name": "a.mp4"', '{"caption": "no name"}', "3"])
-def test_error_of_a_metadata_line_names_it(tmp_path, line):
+def test_error_of_a_metadata_line_names_it(tmp_path, read, line):
     touch(tmp_path, "a.mp4")
     (tmp_path / "metadata.jsonl").write_text('{"file_name": "a.mp4", "caption": "A."}\n' + line)
     with pytest.raises(ValueError, match=r"metadata\.jsonl, line 2: "):
-        index_folder(tmp_path, "video")
+        read("video")
 
 
-def test_error_of_metadata_that_is_not_utf8(tmp_path):
+def test_error_of_metadata_that_is_not_utf8(tmp_path, read):
     touch(tmp_path, "a.mp4")
     (tmp_path / "metadata.jsonl").write_bytes(b"\xff")
     with pytest.raises(ValueError, match=r"metadata\.jsonl is not UTF-8"):
-        index_folder(tmp_path, "video")
+        read("video")
 
 
 def test_reasons_are_counted_by_code():
@@ -129,6 +148,6 @@ def test_reasons_are_counted_by_code():
 
 
 def test_real_captions(real_data):
-    videos, images = index_folder(real_data / "videos", "video"), index_folder(real_data / "images", "image")
+    videos, images = index_source(real_data / "videos", "video"), index_source(real_data / "images", "image")
     assert len(videos.samples) == 24 and len(images.samples) == 30
     assert videos.skipped == images.skipped == []

@@ -85,7 +85,7 @@ WRONG = [
     ("fit -c demo --model.backbone.num_blocks 0", ["model.backbone: UNet:", "num_blocks=0"]),
     ("fit -c demo loose", ["'loose'"]),
     ("fit -c demo --ckpt_path nowhere", ["nowhere"]),
-    ("fit -c folders", ["data: JointFolders:", "videos and images"]),
+    ("fit -c folders", ["data: JointData:", "videos and images"]),
     ("validate -c demo", ["--ckpt_path"]),
     ("validate -c demo --smoke", ["--smoke", "fit"]),
     ("sample nowhere x", ["nowhere"]),

@@ -82,8 +82,8 @@ def test_precedence(words, expected, tmp_path, monkeypatch):
 
 
 def test_another_class_drops_the_arguments_of_the_first():
-    data = config_of("-c", "demo", "--data", "JointFolders", "--data.videos", "clips")["data"]
-    assert data["class_path"].endswith("JointFolders")
+    data = config_of("-c", "demo", "--data", "JointData", "--data.videos", "clips")["data"]
+    assert data["class_path"].endswith("JointData")
     assert not {"root", "num_videos", "shape"} & set(data["init_args"])
 
 

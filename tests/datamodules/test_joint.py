@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
+import tarfile
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from snapvideo.components.interfaces import VideoShape
-from snapvideo.datamodules import JointFolders
+from snapvideo.datamodules import JointData, Source
 from snapvideo.datamodules.samples import NothingUsable
 
 SHAPE = VideoShape(num_frames=4, height=8, width=8)
@@ -33,9 +34,9 @@ def folders(files, media) -> dict:
     return {"videos": media.folder / "videos", "images": media.folder / "images"}
 
 
-def data(folders, **arguments) -> JointFolders:
+def data(folders, **arguments) -> JointData:
     settings = {"shape": SHAPE, "video_batch_size": 3, "image_batch_size": 2, "fps": [20.0, 10.0, 5.0]}
-    return JointFolders(**{**settings, **folders, **arguments})
+    return JointData(**{**settings, **folders, **arguments})
 
 
 def batches(datamodule, number) -> list:
@@ -123,7 +124,7 @@ def test_embeddings_lie_beside_the_files(folders):
     assert datamodule.skipped[str(missing)].startswith("no embedding")
 
 
-def ready(datamodule) -> JointFolders:
+def ready(datamodule) -> JointData:
     datamodule.setup("fit")
     return datamodule
 
@@ -131,7 +132,7 @@ def ready(datamodule) -> JointFolders:
 @pytest.mark.parametrize("modality", ["video", "image"])
 def test_one_modality_alone(folders, modality):
     arguments = {f"{modality}s": folders[f"{modality}s"], f"{modality}_batch_size": 2}
-    datamodule = JointFolders(SHAPE, **arguments, fps=[10.0])
+    datamodule = JointData(SHAPE, **arguments, fps=[10.0])
     [batch] = batches(datamodule, 1)
     assert batch.video.shape == (2, 3, 4, 8, 8)
     assert batch.is_image.tolist() == [modality == "image"] * 2
@@ -237,8 +238,91 @@ def test_broken_files_are_replaced_and_named_once(folders, media, caplog):
     lines = [record.getMessage() for record in caplog.records]
     for name in ("empty.mp4", "cut.png", "short.mp4"):
         assert sum(line.startswith("skipped ") and f"{name}: " in line for line in lines) == 1
-    assert sum("1 of 11 videos" in line and "silent.mp4: no caption" in line for line in lines) == 1
+    assert sum("videos: 1 of 11 (1 no caption)" in line and "silent.mp4: no caption" in line for line in lines) == 1
     assert "4 files could not be used: 2 corrupt, " in caplog.text
+
+
+def test_files_that_vanish_or_take_too_long_are_replaced(folders):
+    datamodule = ready(data(folders, images=None, image_batch_size=0, fps=[10.0]))
+    (folders["videos"] / "3.mp4").unlink()
+    keys = {key for parts in islice(datamodule.train_dataloader(), 8) for part in parts for key in part.keys}
+    assert keys == {f"{i}.mp4" for i in range(8) if i != 3}
+    hurried = data(folders, seconds_per_file=1e-9)
+    with pytest.raises(NothingUsable, match="too slow: not decoded within 1e-09 s"):
+        batches(hurried, 1)
+
+
+def packed(folder, path) -> Path:
+    with tarfile.open(path, "w") as tar:
+        tar.add(folder, arcname=".")
+    return path
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_tars_and_folders_of_the_same_files_give_the_same_batches(folders, tmp_path, num_workers):
+    parts = [tmp_path / "parts/a", tmp_path / "parts/b"]
+    for path in folders["videos"].iterdir():
+        target = parts[int(path.stem) % 2]
+        target.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    shards = [packed(part, tmp_path / f"{part.name}.tar") for part in parts]
+    images = packed(folders["images"], tmp_path / "images.tar")
+    expected = [fingerprint(batch) for batch in batches(data(folders, holdout=1), 5)]
+    for videos in (tmp_path / "?.tar", tmp_path / "{a,b}.tar", [Source(path) for path in shards]):
+        found = data({"videos": videos, "images": images}, holdout=1, num_workers=num_workers)
+        if not isinstance(videos, list):  # separate sources are listed one after the other
+            assert [fingerprint(batch) for batch in batches(found, 5)] == expected
+        assert {key for batch in batches(found, 5) for key in batch.keys} >= {f"{i}.mp4" for i in range(7)} - held(
+            found
+        )
+
+
+def held(datamodule) -> set[str]:
+    return {key for parts in datamodule.val_dataloader() for part in parts for key in part.keys}
+
+
+def test_missing_and_damaged_shards_are_named_and_survived(folders, tmp_path, caplog):
+    packed(folders["videos"], tmp_path / "0.tar")
+    (tmp_path / "1.tar").write_bytes(b"no tar at all" * 100)
+    datamodule = ready(data(folders, videos=tmp_path / "{0..2}.tar"))
+    reasons = {Path(place).name: reason.split(":")[0] for place, reason in datamodule.skipped.items()}
+    assert reasons == {"1.tar": "bad shard", "2.tar": "missing shard"}
+    assert "videos: 2 of 10 (1 bad shard, 1 missing shard) cannot be used" in caplog.text
+
+
+def test_weighted_sources(folders, tmp_path):
+    few, many = tmp_path / "few", tmp_path / "many"
+    for path in folders["videos"].iterdir():
+        target = few if path.stem == "0" else many
+        target.mkdir(exist_ok=True)
+        shutil.copy(path, target)
+    videos = [Source(few, 3.0), Source(many, 1.0)]
+    datamodule = ready(data(folders, videos=videos, video_batch_size=20, images=None, image_batch_size=0))
+    keys = [key for parts in islice(datamodule.train_dataloader(), 10) for part in parts for key in part.keys]
+    assert 0.65 < sum(key == "0.mp4" for key in keys) / len(keys) < 0.85  # 750 of the first 1000 positions
+    with pytest.raises(
+        ValueError, match=r"videos: the weights are \[3.0, None\]: give all a finite one above 0, or none"
+    ):
+        data(folders, videos=[Source(few, 3.0), Source(many)])
+
+
+def test_steps_of_videos_and_of_images_take_turns(folders):
+    shown = batches(data(folders, image_steps=0.5), 6)
+    assert [len(batch) for batch in shown] == [3, 2] * 3
+    assert [batch.is_image.all().item() for batch in shown] == [False, True] * 3
+    assert all(batch.video.shape[2] == 4 for batch in shown)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_a_run_goes_on_with_batches_of_another_size(folders, tmp_path, size):
+    """What changes with the number of ranks changes with the size of a batch, too."""
+    loader = {"images": None, "image_batch_size": 0}
+    whole = fit(tmp_path / "whole", data(folders, **loader, video_batch_size=2), 4, val_check_interval=None)
+    fit(tmp_path / "parts", data(folders, **loader, video_batch_size=2), 2, val_check_interval=None)
+    datamodule = data(folders, **loader, video_batch_size=size)
+    rest = fit(tmp_path / "parts", datamodule, 2 + 4 // size, tmp_path / "parts/last.ckpt", val_check_interval=None)
+    keys = [key for seen in rest.seen for key in seen[:size]]
+    assert keys == [key for seen in whole.seen[2:] for key in seen[:2]]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
@@ -246,14 +330,14 @@ def test_error_when_no_file_can_be_decoded(media, num_workers):
     for i in range(3):
         media.broken(f"{i}.mp4")
     media.video("3.mp4", times=[0.0])
-    datamodule = JointFolders(SHAPE, videos=media.folder, video_batch_size=2, fps=[10.0], num_workers=num_workers)
-    with pytest.raises(NothingUsable, match=r"none of 4 files .*\(3 corrupt, 1 too short\); for example .\.mp4"):
+    datamodule = JointData(SHAPE, videos=media.folder, video_batch_size=2, fps=[10.0], num_workers=num_workers)
+    with pytest.raises(NothingUsable, match=r"none of 4 files .*\(3 corrupt, 1 too short\); for example .*/.\.mp4"):
         batches(datamodule, 1)
 
 
 def test_error_of_an_empty_folder(media):
     with pytest.raises(NothingUsable, match="holds no image file"):
-        JointFolders(SHAPE, images=media.folder, image_batch_size=1).setup("fit")
+        JointData(SHAPE, images=media.folder, image_batch_size=1).setup("fit")
 
 
 def test_folders_may_name_home_and_variables(folders, media, monkeypatch):
@@ -289,12 +373,12 @@ def test_configuration_by_name(folders):
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(JointFolders, "data")
+    parser.add_subclass_arguments(JointData, "data")
     text = {"videos": str(folders["videos"]), "video_batch_size": 2, "fps": [10, 5]}
     init = {"shape": {"num_frames": 4, "height": 8, "width": 8}, **text}
-    config = parser.parse_object({"data": {"class_path": "snapvideo.datamodules.JointFolders", "init_args": init}})
+    config = parser.parse_object({"data": {"class_path": "snapvideo.datamodules.JointData", "init_args": init}})
     datamodule = parser.instantiate(config).data
-    assert isinstance(datamodule, JointFolders) and len(batches(datamodule, 1)[0]) == 2
+    assert isinstance(datamodule, JointData) and len(batches(datamodule, 1)[0]) == 2
 
 
 RANKS = """
@@ -303,7 +387,7 @@ from pathlib import Path
 from lightning.pytorch import LightningModule, Trainer
 import torch
 from snapvideo.components.interfaces import VideoShape
-from snapvideo.datamodules import JointFolders
+from snapvideo.datamodules import JointData, Source
 
 class Keys(LightningModule):
     def __init__(self):
@@ -322,7 +406,7 @@ class Keys(LightningModule):
 
 if __name__ == "__main__":
     root = Path(sys.argv[1])
-    data = JointFolders(VideoShape(4, 8, 8), root / "videos", root / "images", 2, 1, fps=[10.0], holdout=3)
+    data = JointData(VideoShape(4, 8, 8), root / "videos", root / "images", 2, 1, fps=[10.0], holdout=3)
     Trainer(max_steps=4, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
             enable_progress_bar=False, val_check_interval=2, check_val_every_n_epoch=None).fit(Keys(), data)
 """
@@ -346,6 +430,6 @@ def test_two_processes_share_the_batches_of_one(folders, media):
 def test_real_files(real_data):
     """Every real file is used in a run over all of them."""
     arguments = {"videos": real_data / "videos", "images": real_data / "images"}
-    datamodule = JointFolders(SHAPE, **arguments, video_batch_size=4, image_batch_size=5)
+    datamodule = JointData(SHAPE, **arguments, video_batch_size=4, image_batch_size=5)
     seen = {key for batch in batches(datamodule, 6) for key in batch.keys}
     assert len(seen) == 54 and datamodule.skipped == {}

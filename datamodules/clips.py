@@ -1,0 +1,157 @@
+"""Samples into batches: what a worker of the loader does."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from ..components.interfaces import Condition, VideoBatch, VideoShape
+from .decode import Clip, Timed, decode_image, decode_video
+from .order import Draw, Stream, clip_generator
+from .samples import SUFFIXES, Modality, NothingUsable, Sample, Unusable, count_reasons
+
+_MAX_ATTEMPTS = 100  # files tried for one place in a batch
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads a sample.
+
+    Args:
+        shape: The size of a video; images have its height and width, and T = 1.
+        fps: Candidate frame rates of videos in frames per second.
+        embeddings: Width of the text embeddings beside the files; None: they are not read.
+        seconds: How long one file may take.
+    """
+
+    shape: VideoShape
+    fps: Sequence[float]
+    embeddings: int | None
+    seconds: float
+
+    def __call__(
+        self, sample: Sample, modality: Modality, generator: np.random.Generator
+    ) -> tuple[Clip, Condition | None]:
+        """Pixels, and the embedding of the caption.
+
+        Args:
+            sample: Which.
+            modality: What it is.
+            generator: Source of what is drawn within a video.
+
+        Raises:
+            Unusable: It cannot be used.
+        """
+        embedding = read_embedding(sample, self.embeddings) if self.embeddings else None
+        try:
+            file = sample.tree.open(sample.key)
+        except OSError as error:
+            raise Unusable("cannot be opened", error.strerror or str(error)) from error
+        with file:
+            timed = io.BufferedReader(Timed(file, self.seconds), buffer_size=1 << 15)
+            if modality == "image":
+                return decode_image(timed, self.shape), embedding
+            return decode_video(timed, self.shape, self.fps, generator), embedding
+
+
+class Clips(Dataset[list[VideoBatch]]):
+    """Decodes places of a batch: ``clips[draws]`` is one `VideoBatch` per modality, videos first.
+
+    A file that cannot be used is replaced by another one of its source, drawn from the place alone, and named in
+    ``VideoBatch.skipped``.
+
+    Args:
+        samples: The samples of each modality.
+        streams: Which of them are of one source.
+        reader: Reads a sample.
+        seed: Seed of the draws within each place.
+    """
+
+    def __init__(
+        self,
+        samples: Mapping[Modality, Sequence[Sample]],
+        streams: Mapping[Modality, Stream],
+        reader: Reader,
+        seed: int,
+    ) -> None:
+        self.samples = samples
+        self.streams = streams
+        self.reader = reader
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return sum(len(samples) for samples in self.samples.values())
+
+    def __getitem__(self, draws: list[Draw]) -> list[VideoBatch]:
+        """Decode.
+
+        Raises:
+            NothingUsable: So many files in a row cannot be used that there is no point in going on.
+        """
+        by_modality = {modality: [draw for draw in draws if draw.modality == modality] for modality in SUFFIXES}
+        return [self._batch(places) for places in by_modality.values() if places]
+
+    def _batch(self, draws: list[Draw]) -> VideoBatch:
+        skipped: list[tuple[str, str]] = []
+        usable = [self._usable(draw, skipped) for draw in draws]
+        return VideoBatch(
+            captions=[sample.caption for sample, _, _ in usable],
+            fps=torch.tensor([clip.fps for _, clip, _ in usable], dtype=torch.float32),
+            resolution=torch.tensor([clip.resolution for _, clip, _ in usable], dtype=torch.float32),
+            video=torch.stack([clip.video for _, clip, _ in usable]),
+            keys=[sample.key for sample, _, _ in usable],
+            skipped=skipped,
+            embeddings=Condition.stack([e for _, _, e in usable if e is not None]) if self.reader.embeddings else None,
+        )
+
+    def _usable(self, draw: Draw, skipped: list[tuple[str, str]]) -> tuple[Sample, Clip, Condition | None]:
+        """The sample at one place, or the first substitute that can be used."""
+        samples, alike = self.samples[draw.modality], self.streams[draw.modality].alike(draw.index)
+        failed: dict[int, str] = {}
+        for attempt in range(_MAX_ATTEMPTS):
+            generator = clip_generator(self.seed, draw, attempt)
+            index = draw.index if attempt == 0 else alike[int(generator.integers(len(alike)))]
+            if index in failed:
+                continue
+            try:
+                return samples[index], *self.reader(samples[index], draw.modality, generator)
+            except Unusable as error:
+                failed[index] = str(error)
+                skipped.append((samples[index].place, str(error)))
+        index, reason = next(iter(failed.items()))
+        raise NothingUsable(
+            f"{draw.modality}s: none of {len(failed)} files tried one after another can be used"
+            f" ({count_reasons(failed.values())}); for example {samples[index].place}: {reason}"
+        )
+
+
+def read_embedding(sample: Sample, width: int) -> Condition:
+    """What a text encoder made of the caption of a sample: floats ``[S, D]`` in the ``.npy`` file beside it.
+
+    Args:
+        sample: Which.
+        width: D.
+
+    Raises:
+        Unusable: There is no such file, or it holds something else.
+    """
+    path = PurePosixPath(sample.key).with_suffix(".npy")
+    try:
+        with sample.tree.open(str(path)) as file:
+            array = np.load(file)
+    except FileNotFoundError as error:
+        raise Unusable("no embedding", f"there is no {path.name}") from error
+    except (OSError, ValueError, EOFError) as error:
+        raise Unusable("bad embedding", f"{path.name}: {error}") from error
+    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.size == 0 or array.dtype.kind != "f":
+        raise Unusable("bad embedding", f"{path.name} does not hold floats [S, D]")
+    if array.shape[1] != width:
+        raise Unusable("bad embedding", f"{path.name} is {array.shape[1]} wide, not {width}")
+    tokens = torch.from_numpy(array.astype(array.dtype.newbyteorder("="))).unsqueeze(0)
+    return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))

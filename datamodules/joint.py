@@ -1,0 +1,250 @@
+"""Videos and images from folders and shards, in joint batches."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import logging
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from ..components.interfaces import VideoBatch, VideoShape
+from .clips import Clips, Reader
+from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
+from .samples import SUFFIXES, Index, Modality, Sample, count_reasons
+from .sources import Source, index_source
+
+logger = logging.getLogger(__name__)
+
+_MAX_NAMED = 10  # files that the log names before training
+
+
+class JointData(LightningDataModule):
+    """Captioned videos and images from folders and tar files, always so many of each in a batch.
+
+    The order of the data is a function of the seed (``seed_everything``) and the step alone: it does not depend on the
+    number of workers, 2 ranks with batches of 4 see together what 1 rank with batches of 8 sees, and a run resumed at
+    step s sees what it would have seen; on another number of ranks it goes on where it was. Train with ``max_steps``:
+    the training data has no end and no length.
+
+    Args:
+        shape: Size of one video; a video is read at this size, an image at this height and width.
+        videos: Videos with captions: a folder, searched at any depth, a tar file, several by a pattern
+            (``shards/*.tar``) or a list in braces (``shards/{000..099}.tar``); or several such sources, with weights.
+            ~ and environment variables are replaced.
+        images: Images with captions, likewise.
+        video_batch_size: Videos per batch and device; 0 without `videos`.
+        image_batch_size: Images per batch and device; 0 without `images`.
+        fps: Frame rates, in frames per second, of which each video is read at a random one that its length and its
+            native rate allow.
+        holdout: Samples of each modality kept for validation, chosen by their names; 0 for no validation.
+        num_workers: Processes that read files beside the training; 0 reads in the training process.
+        embeddings: Width D of what a text encoder made of each caption, floats ``[S, D]`` in ``clip.npy`` beside
+            ``clip.mp4``, for a conditioner that takes them (`Text`); files without are skipped. None: there are none.
+        image_steps: Share of the steps that hold images alone, the others videos alone: 0.5 takes turns. None: each
+            step holds both.
+        seconds_per_file: How long one file may take to decode; a slower one is skipped.
+
+    Attributes:
+        skipped: Path and reason of each file that could not be used so far.
+    """
+
+    def __init__(
+        self,
+        shape: VideoShape,
+        videos: Path | Sequence[Source] | None = None,
+        images: Path | Sequence[Source] | None = None,
+        video_batch_size: int = 0,
+        image_batch_size: int = 0,
+        fps: Sequence[float] = (24.0, 12.0, 8.0, 4.0),
+        holdout: int = 0,
+        num_workers: int = 0,
+        embeddings: int | None = None,
+        image_steps: float | None = None,
+        seconds_per_file: float = 60.0,
+    ) -> None:
+        super().__init__()
+        if shape.channels != 3:
+            raise ValueError(f"shape.channels is {shape.channels}: files are read as RGB, so it must be 3")
+        if videos is None and images is None:
+            raise ValueError("videos and images are both missing: name a folder or shards for at least one of them")
+        for modality, source, size in (("video", videos, video_batch_size), ("image", images, image_batch_size)):
+            if (source is None) != (size == 0) or size < 0:
+                fix = "give a source and a batch size of 1 or more, or neither"
+                raise ValueError(f"{modality}s is {source} and {modality}_batch_size is {size}: {fix}")
+        if not fps or not all(0 < rate < math.inf for rate in fps):
+            raise ValueError(f"fps is {list(fps)}: give at least one frame rate, all finite and above 0")
+        if embeddings is not None and embeddings < 1:
+            raise ValueError(f"embeddings is {embeddings}: it must be null (there are none) or their width")
+        if image_steps is not None and not (videos and images and 0 < image_steps < 1):
+            raise ValueError(f"image_steps is {image_steps}: it must be between 0 and 1, with both videos and images")
+        if not seconds_per_file > 0:
+            raise ValueError(f"seconds_per_file is {seconds_per_file}: it must be above 0")
+        for name, value, none in (("holdout", holdout, "no validation"), ("num_workers", num_workers, "none beside")):
+            if value < 0:
+                raise ValueError(f"{name} is {value}: it must be 0 ({none}) or more")
+        self.shape = shape
+        self.fps = fps
+        self.holdout = holdout
+        self.num_workers = num_workers
+        self.embeddings = embeddings
+        self.image_steps = image_steps
+        self.seconds_per_file = seconds_per_file
+        self.skipped: dict[str, str] = {}
+        sizes: dict[Modality, int] = {"video": video_batch_size, "image": image_batch_size}
+        self._sources: dict[Modality, list[Source]] = {}
+        if videos is not None:
+            self._sources["video"] = _sources(videos, "video")
+        if images is not None:
+            self._sources["image"] = _sources(images, "image")
+        self._batch_sizes = {modality: sizes[modality] for modality in self._sources}
+        self._origin = Origin(0, dict.fromkeys(SUFFIXES, 0))
+        self._train: dict[Modality, list[list[Sample]]] = {}  # of each source
+        self._validation: dict[Modality, list[Sample]] = {}
+
+    def setup(self, stage: str) -> None:
+        """List the samples, once.
+
+        Raises:
+            ValueError: A source is missing or holds too few samples for `holdout`; `NothingUsable` if it holds none.
+        """
+        if self._train:
+            return
+        for modality, sources in self._sources.items():
+            indices = [index_source(source.path, modality) for source in sources]
+            self._report(indices, modality)
+            self._train[modality], self._validation[modality] = _split(indices, modality, self.holdout)
+
+    def train_dataloader(self) -> DataLoader[list[VideoBatch]]:
+        """Endless batches from the trainer's step on."""
+        order = self._order()
+        samples = {modality: list(itertools.chain(*sources)) for modality, sources in self._train.items()}
+        return self._loader(samples, order.streams, SharedOut(order), _seed())
+
+    def val_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+        """The held-out samples in the same batches with the same draws whatever the seed; none if `holdout` is 0."""
+        if not self.holdout:
+            return []
+        sizes = {modality: len(samples) for modality, samples in self._validation.items()}
+        batches = validation_batches(sizes, self._batch_sizes, *self._place())
+        streams = {modality: Stream(modality, 0, (size,)) for modality, size in sizes.items()}
+        return self._loader(self._validation, streams, SharedOut(batches), seed=0)
+
+    def test_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+        """The samples of `val_dataloader`."""
+        return self.val_dataloader()
+
+    def predict_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+        """The samples of `val_dataloader`."""
+        return self.val_dataloader()
+
+    def on_after_batch_transfer(self, batch: list[VideoBatch], dataloader_idx: int) -> VideoBatch:
+        """Join videos and images on the device, and name the files that could not be used."""
+        joint = VideoBatch.join(batch, self.shape.num_frames)
+        for path, reason in joint.skipped:
+            if path not in self.skipped:
+                self.skipped[path] = reason
+                logger.warning("skipped %s: %s", path, reason)
+        return joint
+
+    def teardown(self, stage: str) -> None:
+        """Say how many files could not be used."""
+        if self.skipped and stage == "fit":
+            logger.warning("%d files could not be used: %s", len(self.skipped), count_reasons(self.skipped.values()))
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the streams have come, for a resume on another number of ranks."""
+        if not self._train:
+            return {}
+        order, step = self._order(), self._step()
+        return {"step": step, "positions": {name: order.position(name, step) for name in self._sources}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where the run had come to."""
+        if state_dict:
+            self._origin = Origin(state_dict["step"], self._origin.positions | state_dict["positions"])
+
+    def _report(self, indices: Sequence[Index], modality: Modality) -> None:
+        """Name the files that are no samples."""
+        skipped = [skip for index in indices for skip in index.skipped]
+        self.skipped |= dict(skipped)
+        rank, _ = self._place()
+        if skipped and rank == 0:
+            named = "".join(f"\n  {place}: {reason}" for place, reason in skipped[:_MAX_NAMED])
+            more = "\n  ..." if len(skipped) > _MAX_NAMED else ""
+            total = sum(len(index.samples) for index in indices) + len(skipped)
+            counts = f"{modality}s: {len(skipped)} of {total} ({count_reasons(reason for _, reason in skipped)})"
+            logger.warning("%s cannot be used and are left out:%s%s", counts, named, more)
+
+    def _order(self) -> TrainOrder:
+        rank, world = self._place()
+        streams = {}
+        for modality, sources in self._sources.items():
+            sizes, weights = [len(samples) for samples in self._train[modality]], [source.weight for source in sources]
+            given = [weight for weight in weights if weight is not None]
+            streams[modality] = (
+                Stream(modality, _seed(), sizes, given) if given else Stream(modality, _seed(), [sum(sizes)])
+            )
+        return TrainOrder(streams, self._batch_sizes, rank, world, self._step, self.image_steps, self._origin)
+
+    def _loader(
+        self,
+        samples: Mapping[Modality, Sequence[Sample]],
+        streams: Mapping[Modality, Stream],
+        order: SharedOut,
+        seed: int,
+    ) -> DataLoader[list[VideoBatch]]:
+        reader = Reader(self.shape, self.fps, self.embeddings, self.seconds_per_file)
+        return DataLoader(
+            Clips(samples, streams, reader, seed),
+            sampler=order,
+            batch_size=None,  # the order yields whole batches
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # or the loader would draw from the model's stream of random numbers
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _step(self) -> int:
+        """Batches that each rank has had so far."""
+        return self.trainer.global_step * self.trainer.accumulate_grad_batches if self.trainer else 0
+
+
+def _seed() -> int:
+    return int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
+
+
+def _sources(given: Path | Sequence[Source], modality: Modality) -> list[Source]:
+    """The sources that a setting names, all with weights or none."""
+    sources = [Source(Path(given))] if isinstance(given, str | Path) else list(given)
+    weighted = [source.weight for source in sources if source.weight is not None]
+    if not sources:
+        raise ValueError(f"{modality}s is an empty list: name a folder or shards, or leave it out")
+    if len(weighted) not in (0, len(sources)) or not all(0 < weight < math.inf for weight in weighted):
+        weights = [source.weight for source in sources]
+        raise ValueError(f"{modality}s: the weights are {weights}: give all a finite one above 0, or none")
+    return sources
+
+
+def _split(indices: Sequence[Index], modality: Modality, holdout: int) -> tuple[list[list[Sample]], list[Sample]]:
+    """Samples to train on of each source, and those to validate on: by hash, so that a new file changes little."""
+    everything = [sample for index in indices for sample in index.samples]
+    by_hash = sorted(everything, key=lambda sample: hashlib.sha256(os.fsencode(sample.key)).digest())
+    held = by_hash[:holdout]
+    known = set(map(id, held))
+    kept = [[sample for sample in index.samples if id(sample) not in known] for index in indices]
+    for index, samples in zip(indices, kept, strict=True):
+        if not samples:
+            found = f"{index.samples[0].tree.path} has {len(index.samples)} {modality}s"
+            raise ValueError(f"holdout is {holdout}, but {found}: it must be less, so that some are left to train on")
+    return kept, held

@@ -1,0 +1,104 @@
+"""Where captioned files are: folders, tar files, patterns and lists of them."""
+
+from __future__ import annotations
+
+import glob
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from braceexpand import braceexpand
+
+from .samples import SUFFIXES, Index, Modality, NothingUsable, count_reasons, index_tree
+from .tars import Tar
+from .trees import Folder, Tree
+
+
+@dataclass(frozen=True)
+class Source:
+    """One of several places that samples come from.
+
+    Args:
+        path: A folder, a tar file, or several by a pattern (``shards/*.tar``) or a list in braces
+            (``shards/{000..099}.tar``); ~ and environment variables are replaced.
+        weight: Its share beside the other sources, of any sum. None for all: each sample counts the same.
+    """
+
+    path: Path
+    weight: float | None = None
+
+
+def index_source(path: Path, modality: Modality) -> Index:
+    """List the samples of a source. Captions are read, media files are not opened.
+
+    Args:
+        path: As in `Source`.
+        modality: Which kind of media.
+
+    Raises:
+        ValueError: There is nothing of this name, or a ``metadata.jsonl`` cannot be read.
+        NothingUsable: It holds no media file of this kind, or none with a caption.
+    """
+    trees, missing = open_trees(path, modality)
+    indices = [index_tree(tree, modality) for tree in trees]
+    samples = [sample for index in indices for sample in index.samples]
+    skipped = missing + [skip for index in indices for skip in index.skipped]
+    if not samples:
+        raise NothingUsable(_why_nothing(path, modality, skipped))
+    return Index(sorted(samples, key=lambda sample: (sample.key, sample.place)), sorted(skipped))
+
+
+def open_trees(path: Path, modality: Modality) -> tuple[list[Tree], list[tuple[str, str]]]:
+    """The folders and tars of a source, and ``(place, reason)`` of the tars that cannot be read.
+
+    Args:
+        path: As in `Source`.
+        modality: Which kind of media is looked for.
+
+    Raises:
+        ValueError: There is nothing of this name.
+    """
+    places = _expand(path)
+    trees: list[Tree] = []
+    missing = []
+    for place in places:
+        if place.is_dir():
+            trees.append(Folder(place))
+            continue
+        try:
+            trees.append(Tar(place))
+        except FileNotFoundError as error:
+            if len(places) == 1:
+                what = f"is neither a folder nor a tar file; give one that holds {modality} files and captions"
+                raise ValueError(f"{modality}s: {place} {what}") from error
+            missing.append((str(place), "missing shard: there is no such file"))
+        except (OSError, ValueError) as error:
+            missing.append((str(place), f"bad shard: {error}"))
+    return trees, missing
+
+
+def _expand(path: Path) -> list[Path]:
+    """All files and folders that a path names."""
+    name = os.path.expandvars(path.expanduser())
+    if os.path.exists(name):
+        return [Path(name)]
+    try:
+        names = list(braceexpand(name))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}; a list looks like shards/{{000..099}}.tar") from error
+    found: list[str] = []
+    for each in names:
+        matches = sorted(glob.glob(each)) if glob.has_magic(each) else [each]
+        if not matches:
+            raise ValueError(f"{each}: no file has a name like this")
+        found += matches
+    return [Path(each) for each in dict.fromkeys(found)]
+
+
+def _why_nothing(path: Path, modality: Modality, skipped: list[tuple[str, str]]) -> str:
+    if skipped:
+        place, reason = skipped[0]
+        counts = count_reasons(reason for _, reason in skipped)
+        return f"{modality}s: no file in {path} can be used ({counts}); for example {place}: {reason}"
+    hint = f"; for tars in it, give {path}/*.tar" if path.is_dir() and any(path.glob("*.tar")) else ""
+    return f"{modality}s: {path} holds no {modality} file ({' '.join(sorted(SUFFIXES[modality]))}){hint}"
