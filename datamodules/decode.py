@@ -166,11 +166,11 @@ def decode_video(file: BinaryIO, shape: VideoShape, fps: Sequence[float], genera
     """
     try:
         with av.open(file, "r", metadata_errors="ignore") as container:
-            stream = _open_stream(container)
-            extent = _extent(container, stream)
+            stream = open_stream(container)
+            extent = extent_of(container, stream)
             fit = _Fit(shape, stream)
             for _ in range(2):  # again if the video turns out shorter than the file says
-                rate, offset = _draw_times(extent, shape.num_frames, fps, generator)
+                rate, offset = draw_times(extent, shape.num_frames, fps, generator)
                 latest = extent.duration - 2 * _TOLERANCE  # so that a time at the very end shows the last frame
                 times = [extent.start + min(offset + k / rate, latest) for k in range(shape.num_frames)]
                 frames, end = _frames_at(container, stream, extent, times, fit)
@@ -183,7 +183,7 @@ def decode_video(file: BinaryIO, shape: VideoShape, fps: Sequence[float], genera
     raise Unusable("corrupt", "each reading ends at another time")
 
 
-class _Extent(NamedTuple):
+class Extent(NamedTuple):
     """When a video begins and how long it lasts in seconds, and its mean number of frames per second."""
 
     start: float
@@ -191,7 +191,12 @@ class _Extent(NamedTuple):
     rate: float
 
 
-def _open_stream(container: InputContainer) -> VideoStream:
+def open_stream(container: InputContainer) -> VideoStream:
+    """The first stream of moving pictures.
+
+    Raises:
+        Unusable: "no video stream", "unknown codec" or "too large".
+    """
     streams = [stream for stream in container.streams.video if not stream.disposition & Disposition.attached_pic]
     if not streams:
         raise Unusable("no video stream")
@@ -211,28 +216,36 @@ def _tick(stream: VideoStream) -> float:
     return float(stream.time_base or 1)
 
 
-def _extent(container: InputContainer, stream: VideoStream) -> _Extent:
-    """What the file says; where it says nothing, what the times of its packets say."""
+def extent_of(container: InputContainer, stream: VideoStream) -> Extent:
+    """When a video begins, how long it lasts: what the file says; where it says nothing, what its packets say.
+
+    Raises:
+        Unusable: "corrupt", no packet has a time.
+    """
     tick = _tick(stream)
     start = (stream.start_time or 0) * tick
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     if stream.duration and rate:
-        return _Extent(start, stream.duration * tick, rate)
+        return Extent(start, stream.duration * tick, rate)
     if container.duration and rate:
         end = ((container.start_time or 0) + container.duration) / av.time_base
-        return _Extent(start, end - start, rate)
+        return Extent(start, end - start, rate)
     stamps = [packet.pts for packet in container.demux(stream) if packet.pts is not None]
     if not stamps:
         raise Unusable("corrupt", "no frame has a time")
     span = (max(stamps) - min(stamps)) * tick
     rate = rate or ((len(stamps) - 1) / span if span else 1.0)
-    return _Extent(min(stamps) * tick, span + 1 / rate, rate)
+    return Extent(min(stamps) * tick, span + 1 / rate, rate)
 
 
-def _draw_times(
-    extent: _Extent, num_frames: int, fps: Sequence[float], generator: np.random.Generator
+def draw_times(
+    extent: Extent, num_frames: int, fps: Sequence[float], generator: np.random.Generator
 ) -> tuple[float, float]:
-    """A frame rate, and the offset of the first frame in seconds."""
+    """A frame rate, and the offset of the first frame in seconds.
+
+    Raises:
+        Unusable: "frame rate too low" or "too short" for every rate.
+    """
     native = [rate for rate in fps if rate <= 1.01 * extent.rate]  # 24 frames per second fit 23.976
     if not native:
         raise Unusable("frame rate too low", f"{extent.rate:.2f} frames per second; {min(fps):g} or more are needed")
@@ -284,7 +297,7 @@ class _Fit:
 
 
 def _frames_at(
-    container: InputContainer, stream: VideoStream, extent: _Extent, times: Sequence[float], fit: _Fit
+    container: InputContainer, stream: VideoStream, extent: Extent, times: Sequence[float], fit: _Fit
 ) -> tuple[list[np.ndarray], float]:
     """The frames on show at rising `times`, fewer if the video ends before, and until when frames were seen."""
     frames: list[np.ndarray] = []
@@ -299,7 +312,7 @@ def _frames_at(
 
 
 def _decode_from(
-    container: InputContainer, stream: VideoStream, extent: _Extent, time: float
+    container: InputContainer, stream: VideoStream, extent: Extent, time: float
 ) -> Iterator[tuple[VideoFrame, float]]:
     """The frames from the keyframe before `time` on, each with the time when it goes off show."""
     lead = 0.0

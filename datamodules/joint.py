@@ -16,6 +16,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ..components.interfaces import VideoBatch, VideoShape
+from .census import Count, Looks, take_census
 from .clips import Clips, Reader
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
 from .samples import SUFFIXES, Index, Modality, Sample, count_reasons
@@ -24,6 +25,7 @@ from .sources import Source, index_source
 logger = logging.getLogger(__name__)
 
 _MAX_NAMED = 10  # files that the log names before training
+_LOOKED_AT = 256  # files of a modality whose headers are read before training
 
 
 class JointData(LightningDataModule):
@@ -51,9 +53,12 @@ class JointData(LightningDataModule):
         image_steps: Share of the steps that hold images alone, the others videos alone: 0.5 takes turns. None: each
             step holds both.
         seconds_per_file: How long one file may take to decode; a slower one is skipped.
+        most_unusable: Share of the files of a modality that may be unusable, as far as the headers of 256 tell before
+            training; more is an error.
 
     Attributes:
         skipped: Path and reason of each file that could not be used so far.
+        census: What there is to train on, by modality, once `setup` has looked.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class JointData(LightningDataModule):
         embeddings: int | None = None,
         image_steps: float | None = None,
         seconds_per_file: float = 60.0,
+        most_unusable: float = 0.5,
     ) -> None:
         super().__init__()
         if shape.channels != 3:
@@ -87,6 +93,8 @@ class JointData(LightningDataModule):
             raise ValueError(f"image_steps is {image_steps}: it must be between 0 and 1, with both videos and images")
         if not seconds_per_file > 0:
             raise ValueError(f"seconds_per_file is {seconds_per_file}: it must be above 0")
+        if not 0 <= most_unusable <= 1:
+            raise ValueError(f"most_unusable is {most_unusable}: it must be between 0 and 1")
         for name, value, none in (("holdout", holdout, "no validation"), ("num_workers", num_workers, "none beside")):
             if value < 0:
                 raise ValueError(f"{name} is {value}: it must be 0 ({none}) or more")
@@ -97,7 +105,9 @@ class JointData(LightningDataModule):
         self.embeddings = embeddings
         self.image_steps = image_steps
         self.seconds_per_file = seconds_per_file
+        self.most_unusable = most_unusable
         self.skipped: dict[str, str] = {}
+        self.census: dict[Modality, Count] = {}
         sizes: dict[Modality, int] = {"video": video_batch_size, "image": image_batch_size}
         self._sources: dict[Modality, list[Source]] = {}
         if videos is not None:
@@ -110,16 +120,22 @@ class JointData(LightningDataModule):
         self._validation: dict[Modality, list[Sample]] = {}
 
     def setup(self, stage: str) -> None:
-        """List the samples, once.
+        """List the samples, once, and look at the headers of some.
 
         Raises:
-            ValueError: A source is missing or holds too few samples for `holdout`; `NothingUsable` if it holds none.
+            ValueError: A source is missing or holds too few samples for `holdout`.
+            NothingUsable: It holds no sample, or more than `most_unusable` of its files cannot be used.
         """
         if self._train:
             return
         for modality, sources in self._sources.items():
             indices = [index_source(source.path, modality) for source in sources]
             self._report(indices, modality)
+            samples = [sample for index in indices for sample in index.samples]
+            skipped = [skip for index in indices for skip in index.skipped]
+            looks = Looks(samples, modality, self._reader(), decode=False)
+            self.census[modality] = take_census(looks, skipped, limit=_LOOKED_AT)
+            self.census[modality].judge(modality, self.most_unusable)
             self._train[modality], self._validation[modality] = _split(indices, modality, self.holdout)
 
     def train_dataloader(self) -> DataLoader[list[VideoBatch]]:
@@ -160,16 +176,47 @@ class JointData(LightningDataModule):
             logger.warning("%d files could not be used: %s", len(self.skipped), count_reasons(self.skipped.values()))
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the streams have come, for a resume on another number of ranks."""
+        """How far the streams have come, for a resume on another number of ranks, and of what samples."""
         if not self._train:
             return {}
         order, step = self._order(), self._step()
-        return {"step": step, "positions": {name: order.position(name, step) for name in self._sources}}
+        return {
+            "step": step,
+            "positions": {name: order.position(name, step) for name in self._sources},
+            "samples": {name: [count.samples, count.keys] for name, count in self.census.items()},
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where the run had come to."""
-        if state_dict:
-            self._origin = Origin(state_dict["step"], self._origin.positions | state_dict["positions"])
+        """Go on where the run had come to, and say if the samples are not what they were."""
+        if not state_dict:
+            return
+        self._origin = Origin(state_dict["step"], self._origin.positions | state_dict["positions"])
+        for name, count in self.census.items():
+            number, keys = state_dict["samples"].get(name, (0, ""))
+            if keys != count.keys:
+                what = f"{count.samples} samples, {number} before" if number != count.samples else "other names"
+                logger.warning(
+                    "%ss: the data changed since the checkpoint (%s): from here on the order is another", name, what
+                )
+
+    def describe(self) -> dict[str, Any]:
+        """The census with what becomes of it: sources with their shares, clips per step, steps per pass."""
+        _, world = self._place()
+        order, described = self._order(), dict[str, Any]()
+        for modality, sources in self._train.items():
+            sizes, stream = [len(samples) for samples in sources], order.streams[modality]
+            shares = [n / 1000 for n in stream.shares] if len(stream.sizes) > 1 else [n / sum(sizes) for n in sizes]
+            per_step = self._batch_sizes[modality] * world
+            described[modality] = self.census[modality].as_dict() | {
+                "sources": [
+                    {"path": str(source.path), "samples": size, "share": round(share, 4)}
+                    for source, size, share in zip(self._sources[modality], sizes, shares, strict=True)
+                ],
+                "held_out": len(self._validation[modality]),
+                "per_step": per_step,
+                "steps_per_pass": round(sum(sizes) / per_step, 1),
+            }
+        return described
 
     def _report(self, indices: Sequence[Index], modality: Modality) -> None:
         """Name the files that are no samples."""
@@ -201,9 +248,8 @@ class JointData(LightningDataModule):
         order: SharedOut,
         seed: int,
     ) -> DataLoader[list[VideoBatch]]:
-        reader = Reader(self.shape, self.fps, self.embeddings, self.seconds_per_file)
         return DataLoader(
-            Clips(samples, streams, reader, seed),
+            Clips(samples, streams, self._reader(), seed),
             sampler=order,
             batch_size=None,  # the order yields whole batches
             num_workers=self.num_workers,
@@ -211,6 +257,9 @@ class JointData(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # or the loader would draw from the model's stream of random numbers
         )
+
+    def _reader(self) -> Reader:
+        return Reader(self.shape, self.fps, self.embeddings, self.seconds_per_file)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

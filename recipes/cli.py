@@ -19,7 +19,7 @@ VERBS = {
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "recipe": ("recipe", "list, show, copy and compare recipes; what training one costs"),
     "bench": ("bench", "time the networks of recipes side by side"),
-    "data": ("data", "generate data to train on"),
+    "data": ("data", "data to train on: make moving shapes, check your own"),
 }
 """Verb -> (module in `commands` that runs it, what it does)."""
 

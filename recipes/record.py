@@ -17,8 +17,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from ..components.interfaces import VideoBatch
 from ..components.media import write_bytes
+from ..datamodules import JointData
 from .run import versions
-from .shipped import CONFIG, ENVIRONMENT, LATEST
+from .shipped import CENSUS, CONFIG, ENVIRONMENT, LATEST
 
 
 class Metrics(CSVLogger):
@@ -89,7 +90,9 @@ class Resume(Callback):
 
 
 class Record(Callback):
-    """Writes ``config.yaml``, the resolved recipe, and ``env.json``, how it was run, and points ``latest`` to the run.
+    """Writes ``config.yaml``, the resolved recipe, ``env.json``, how it was run, and ``census.json``, of what data.
+
+    It points ``latest`` to the run.
 
     It counts clips and seconds, also across resumes; both are in every checkpoint.
 
@@ -116,6 +119,8 @@ class Record(Callback):
             environment = {"command": self.command, "started": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
             write_bytes(self._run / CONFIG, self.config.encode())
             write_bytes(self._run / ENVIRONMENT, json.dumps(environment | environment_of(trainer), indent=1).encode())
+            if isinstance(data := getattr(trainer, "datamodule", None), JointData):
+                write_bytes(self._run / CENSUS, json.dumps(data.describe(), indent=1).encode())
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int

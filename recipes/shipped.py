@@ -17,6 +17,7 @@ SMOKE_BACKBONES = {"FIT": HERE / OVERLAYS / "smoke_fit.yaml", "UNet": HERE / OVE
 SMOKE_TEXT = HERE / OVERLAYS / "smoke_text.yaml"
 CONFIG = "config.yaml"
 ENVIRONMENT = "env.json"
+CENSUS = "census.json"
 LATEST = "latest"
 RUNS = Path("runs")
 

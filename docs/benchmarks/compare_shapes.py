@@ -3,9 +3,10 @@
     python docs/benchmarks/compare_shapes.py --minutes 15 --seeds 0 --out comparison
 
 Each variant is the recipe `demo` with one part swapped, trained by `snapvideo fit` in a process of its own, one after
-the other, and scored like `score_shapes.py`. Minutes are of the processor, of one thread with ``OMP_NUM_THREADS=1``:
-what else the machine does plays no role. A run that was trained to its end is taken as it is, so a comparison can be
-stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
+the other, and scored like `score_shapes.py`. Each backbone trains for as many steps as its forward and backward passes
+fit into the minutes, at rates that `snapvideo bench` measures for both in turn on one thread, so what else the machine
+does plays no role; they are kept in ``comparison/steps.json``. A run that was trained to its end is taken as it is, so
+a comparison can be stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
 """
 
 from __future__ import annotations
@@ -13,16 +14,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import os
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 HERE = Path(__file__).parent
+UNET_RECIPE, FIT_RECIPE = "demo", "demo+overlays/demo_fit"
+BATCH = 8
 FIT = ["-c", "overlays/demo_fit"]
 PUBLISHED = [
     f"--model.framework.{setting}" for setting in ("sigma_data=1.0", "P_mean=-1.2", "P_std=1.2", "sigma_min=0.002")
@@ -43,38 +41,30 @@ Flat shapes are more redundant than photographs: a scale of 8 is to them what `a
 """
 
 
-class ProcessorTime(Callback):
-    """Ends training when its process has used up its time.
-
-    Args:
-        minutes: How much of the processor it may use.
-    """
-
-    def __init__(self, minutes: float) -> None:
-        self.seconds = 60 * minutes
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock."""
-        self.end = time.process_time() + self.seconds
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Look at the clock."""
-        trainer.should_stop = time.process_time() > self.end
+def steps_within(minutes: float, folder: Path) -> dict[str, int]:
+    """Steps that each backbone trains, by recipe."""
+    file, figures = folder / "steps.json", folder / "bench.json"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = [sys.executable, "-m", "snapvideo.recipes.cli", "bench", UNET_RECIPE, FIT_RECIPE]
+        command += ["--batch", str(BATCH), "--threads", "1", "--rounds", "9", "--json", str(figures)]
+        subprocess.run(command, check=True)
+        results = json.loads(figures.read_text())
+        steps = {each["recipe"]: round(60_000 * minutes / (BATCH * each["train_ms_per_video"])) for each in results}
+        file.write_text(json.dumps(steps))
+    return json.loads(file.read_text())
 
 
-def train(name: str, settings: list[str], seed: int, minutes: float, folder: Path) -> Path:
+def train(name: str, settings: list[str], seed: int, steps: int, folder: Path) -> Path:
     """The run of a variant, trained where it is not there yet."""
     runs = folder / f"{name.replace(', ', '_').replace(' ', '-')}_{seed}"
     latest, done = runs / "demo/latest", runs / "trained"
     if not done.exists():  # a run that was stopped also leaves a checkpoint
-        steps = 100000  # more than there is time for: the learning rate stays
         command = [sys.executable, "-m", "snapvideo.recipes.cli", "fit", "-c", "demo", *settings]
         command += ["--seed_everything", str(seed), "--runs", str(runs)]
-        command += ["--trainer.callbacks+=compare_shapes.ProcessorTime", f"--trainer.callbacks.minutes={minutes}"]
-        command += ["--trainer.max_steps", str(steps), "--model.scheduler.init_args.max_steps", str(steps)]
+        command += ["--trainer.max_steps", str(steps), "--model.scheduler.init_args.max_steps", "100000"]  # no decay
         command += ["--sampling", "null", "--trainer.val_check_interval", str(steps)]
-        path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH")]))
-        subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+        subprocess.run(command, check=True)
         done.touch()
     return latest
 
@@ -98,10 +88,12 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--out", type=Path, default=Path("comparison"))
     arguments = parser.parse_args()
+    steps = steps_within(arguments.minutes, arguments.out)
     rows = []
     for seed in arguments.seeds:
         for name in arguments.only:
-            run = train(name, VARIANTS[name], seed, arguments.minutes, arguments.out)
+            length = steps[FIT_RECIPE if VARIANTS[name] else UNET_RECIPE]
+            run = train(name, VARIANTS[name], seed, length, arguments.out)
             rows.append({"variant": name, "seed": seed} | score(run, arguments.captions))
             (arguments.out / "scores.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     shown = ["variant", "seed", "steps", "colour", "background", "compact", "shape", "direction"]

@@ -3,23 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import UserError
+from .recipe import settings_of
+
+if TYPE_CHECKING:
+    from ...datamodules.census import Count
+    from ...datamodules.clips import Reader
 
 
 def run(verb: str, argv: list[str]) -> None:
-    """Run ``snapvideo data synth``."""
-    parser = argparse.ArgumentParser(prog="snapvideo data", description="Generate data to train on.")
+    """Run ``snapvideo data synth|check``."""
+    options = _parser().parse_args(argv)
+    options.run(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="snapvideo data", description="Data to train on: make it, look at it.")
     actions = parser.add_subparsers(metavar="ACTION", required=True)
-    synth = actions.add_parser(
-        "synth",
-        help="write moving shapes: videos, images, captions and the ground truth",
-        description="Write moving shapes: videos, images, captions and the ground truth; or go on with it, if stopped.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-        allow_abbrev=False,
-    )
+    for name, (description, add_options, action) in ACTIONS.items():
+        sub = actions.add_parser(
+            name,
+            help=description.split(";")[0],
+            description=description[0].upper() + description[1:] + ".",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+        )
+        add_options(sub)
+        sub.set_defaults(run=action)
+    return parser
+
+
+def _synth_options(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     synth.add_argument("--videos", type=int, default=2000, metavar="N", help="videos, 1 s each")
     synth.add_argument("--images", type=int, default=2000, metavar="N", help="images")
@@ -27,7 +47,9 @@ def run(verb: str, argv: list[str]) -> None:
     synth.add_argument("--fps", type=int, default=16, help="frames per second")
     synth.add_argument("--seed", type=int, default=0, help="another seed draws other scenes")
     synth.add_argument("--workers", type=int, metavar="N", help="processes; None: all cores")
-    options = parser.parse_args(argv)
+
+
+def _synth(options: argparse.Namespace) -> None:
     from ...datamodules.synth import write_shapes
 
     try:
@@ -47,3 +69,79 @@ def run(verb: str, argv: list[str]) -> None:
     for name, count in (("videos", options.videos), ("images", options.images)):
         words += [f"--data.{name}", str(options.out / name)] if count else [f"--data.{name[:-1]}_batch_size", "0"]
     print(f"train:  {shlex.join(words)}")
+
+
+def _check_options(check: argparse.ArgumentParser) -> None:
+    check.add_argument("source", metavar="SRC", type=Path, help="a folder, a tar file, 'shards/*.tar', or a list")
+    check.add_argument("--recipe", default="folders", metavar="NAME", help="whose frames, frame rates and size count")
+    check.add_argument("--quick", action="store_true", help="read headers only, decode nothing")
+    check.add_argument("--limit", type=int, default=0, metavar="N", help="files looked at, drawn at random; 0: all")
+    check.add_argument("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    check.add_argument("--most-unusable", type=float, default=0.5, metavar="SHARE", help="more is an error")
+    check.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ...components.media import write_bytes
+    from ...datamodules.census import Looks, take_census
+    from ...datamodules.samples import SUFFIXES, NothingUsable
+    from ...datamodules.sources import index_source
+
+    reader = _reader(options.recipe)
+    counts, nothing = {}, []
+    for modality in SUFFIXES:
+        try:
+            index = index_source(options.source, modality)
+        except NothingUsable as error:
+            nothing.append(error)
+            continue
+        looks = Looks(index.samples, modality, reader, decode=not options.quick)
+        counts[modality] = take_census(looks, index.skipped, options.workers, options.limit, f"{modality}s")
+        print(_report(modality, counts[modality]))
+    if options.json:
+        settings = {"recipe": options.recipe, "num_frames": reader.shape.num_frames, "fps": list(reader.fps)}
+        figures = {modality: count.as_dict() for modality, count in counts.items()}
+        write_bytes(options.json, json.dumps(settings | figures, indent=1).encode())
+    if not counts:
+        raise nothing[0]
+    for modality, count in counts.items():
+        count.judge(modality, options.most_unusable)
+
+
+def _reader(recipe: str) -> Reader:
+    """How a recipe reads its samples."""
+    from ...components.interfaces import VideoShape
+    from ...datamodules.clips import Reader
+
+    config = settings_of([recipe])
+    shape = config["model"]["init_args"]["backbone"]["init_args"]["shape"]
+    data = config["data"]["init_args"]
+    return Reader(VideoShape(**shape), data["fps"], embeddings=None, seconds=data.get("seconds_per_file", 60.0))
+
+
+def _report(modality: str, count: Count) -> str:
+    """A census for people."""
+    looked = "" if count.looked_at == count.samples else f" of the {count.looked_at} looked at"
+    lines = [f"{modality}s: {count.files} files, {count.usable}{looked} usable, {count.share_unusable:.1%} not"]
+    lines += [f"  {number:>7} {code}: {count.examples[code]}" for code, number in count.unusable.items()]
+    if count.spread:
+        names = list(next(iter(count.spread.values())))
+        lines.append("  " + " " * 12 + "".join(f"{name:>10}" for name in names))
+    for what, values in count.spread.items():
+        lines.append(f"  {what:12}" + "".join(f"{value:>10g}" for value in values.values()))
+    return "\n".join(lines)
+
+
+ACTIONS = {
+    "synth": (
+        "write moving shapes: videos, images, captions and the ground truth; or go on with it, if stopped",
+        _synth_options,
+        _synth,
+    ),
+    "check": (
+        "count what a recipe can use of captioned videos and images, and say why the rest cannot be used",
+        _check_options,
+        _check,
+    ),
+}
+"""Action -> (what it does, its options, its function)."""

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +86,7 @@ def _check(options: argparse.Namespace, settings: list[str]) -> None:
     for name, value in (("--batch-size", options.batch_size), ("--devices", options.devices)):
         if value is not None and value < 1:
             raise UserError(f"{name} {value}: it must be at least 1")
-    config = _settings(options.names, settings)
+    config = settings_of(options.names, settings)
     data = (config.get("data") or {}).get("init_args") or {}
     own = data.get("video_batch_size", 0) + data.get("image_batch_size", 0)
     plan = make_plan(
@@ -129,7 +130,7 @@ def _report(plan: Plan, precision: str, cards: tuple[float, ...], devices: int) 
 
 def _diff(one: str, other: str) -> None:
     """Print the settings that differ, those of the first recipe before those of the second."""
-    flat = [dict(_flatten(_settings([name], []))) for name in (one, other)]
+    flat = [dict(_flatten(settings_of([name]))) for name in (one, other)]
     different = [key for key in flat[0] | flat[1] if flat[0].get(key, "-") != flat[1].get(key, "-")]
     width = max((len(key) for key in different), default=0)
     for key in different:
@@ -151,11 +152,19 @@ def _flatten(node: object, place: str = "") -> list[tuple[str, object]]:
     return [(place, node)]
 
 
-def _settings(names: list[str], settings: list[str]) -> dict[str, Any]:
-    """What recipes and settings come to, with all defaults."""
-    logging.getLogger("lightning").setLevel(logging.ERROR)
+def settings_of(names: Sequence[str], settings: Sequence[str] = ()) -> dict[str, Any]:
+    """What recipes and settings come to, with all defaults.
+
+    Args:
+        names: Recipes, of which later ones win.
+        settings: ``--KEY VALUE`` or ``--KEY=VALUE``.
+
+    Raises:
+        UserError: A recipe or a setting is wrong.
+    """
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ..training import read_settings
 
+    logging.getLogger("lightning").setLevel(logging.ERROR)  # after the import, which sets it
     recipes = [file for name in names for file in find_recipes(name)]
     return read_settings(recipes, settings, ["--trainer.precision=bf16-mixed"])  # a plan is for cards

@@ -9,7 +9,7 @@ from PIL import Image
 
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.datamodules import decode as decoding
-from snapvideo.datamodules.decode import _extent, _frames_at, _open_stream
+from snapvideo.datamodules.decode import _frames_at, extent_of, open_stream
 from snapvideo.datamodules.samples import Unusable
 from snapvideo.datamodules.sources import index_source
 
@@ -445,8 +445,8 @@ def test_real_videos_give_what_decoding_from_the_beginning_gives(real_data):
         starts = sorted(whole)
         times = starts[0] + 0.6 * (starts[-1] - starts[0]) + np.arange(8) / 12
         with av.open(path) as container:
-            stream = _open_stream(container)
-            extent = _extent(container, stream)
+            stream = open_stream(container)
+            extent = extent_of(container, stream)
             frames, _ = _frames_at(container, stream, extent, times, lambda frame: (frame.time, luma(frame)))
         assert [time for time, _ in frames] == [starts[i] for i in shown_at(times, starts)], sample.key
         assert all(whole[time] == pixels for time, pixels in frames), sample.key

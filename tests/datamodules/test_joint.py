@@ -328,11 +328,13 @@ def test_a_run_goes_on_with_batches_of_another_size(folders, tmp_path, size):
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_error_when_no_file_can_be_decoded(media, num_workers):
     for i in range(3):
-        media.broken(f"{i}.mp4")
-    media.video("3.mp4", times=[0.0])
-    datamodule = JointData(SHAPE, videos=media.folder, video_batch_size=2, fps=[10.0], num_workers=num_workers)
-    with pytest.raises(NothingUsable, match=r"none of 4 files .*\(3 corrupt, 1 too short\); for example .*/.\.mp4"):
-        batches(datamodule, 1)
+        media.video(f"{i}.mp4")
+    arguments = {"videos": media.folder, "video_batch_size": 2, "fps": [10.0], "num_workers": num_workers}
+    datamodule = ready(JointData(SHAPE, **arguments))
+    for i in range(3):
+        media.broken(f"{i}.mp4")  # after the census
+    with pytest.raises(NothingUsable, match=r"none of 3 files .*\(3 corrupt\); for example .*/.\.mp4"):
+        next(iter(datamodule.train_dataloader()))
 
 
 def test_error_of_an_empty_folder(media):
@@ -433,3 +435,13 @@ def test_real_files(real_data):
     datamodule = JointData(SHAPE, **arguments, video_batch_size=4, image_batch_size=5)
     seen = {key for batch in batches(datamodule, 6) for key in batch.keys}
     assert len(seen) == 54 and datamodule.skipped == {}
+
+
+def test_a_resume_says_that_the_data_changed(folders, media, tmp_path, caplog):
+    fit(tmp_path, data(folders), 1)
+    fit(tmp_path, data(folders), 2, tmp_path / "last.ckpt")
+    assert "the data changed" not in caplog.text
+    media.video("videos/more.mp4")
+    fit(tmp_path, data(folders), 3, tmp_path / "last.ckpt")
+    assert "videos: the data changed since the checkpoint (9 samples, 8 before)" in caplog.text
+    assert "images: the data changed" not in caplog.text
