@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import av
 import numpy as np
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .clips import Reader
-from .decode import Timed, draw_times, extent_of, open_stream
+from .decode import Extent, draw_times
+from .headers import read_header
 from .samples import Modality, NothingUsable, Sample, Unusable
 
 _QUANTILES = {"least": 0.0, "10%": 0.1, "median": 0.5, "90%": 0.9, "most": 1.0}
@@ -91,30 +90,15 @@ class Looks(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample, generator = self.samples[index], np.random.default_rng(index)
         try:
-            facts = self._header(sample, generator)
+            facts = read_header(sample, self.modality, self.reader.seconds)
             if self.decode:
                 self.reader(sample, self.modality, generator)
+            elif self.modality == "video":
+                extent = Extent(0.0, facts["seconds"], facts["fps"])
+                draw_times(extent, self.reader.shape.num_frames, self.reader.fps, generator)
         except Unusable as error:
             return {"place": sample.place, "reason": str(error)}
         return facts | {"caption": float(len(sample.caption))}
-
-    def _header(self, sample: Sample, generator: np.random.Generator) -> dict[str, float]:
-        """What the header of a file says; an error if it says that the file cannot be used."""
-        try:
-            with sample.tree.open(sample.key) as file:
-                if self.modality == "image":
-                    with Image.open(file) as image:
-                        return {"height": float(image.height), "width": float(image.width)}
-                with av.open(Timed(file, self.reader.seconds), "r", metadata_errors="ignore") as container:
-                    stream = open_stream(container)
-                    extent = extent_of(container, stream)
-                    draw_times(extent, self.reader.shape.num_frames, self.reader.fps, generator)
-                    size = {"height": float(stream.height), "width": float(stream.width)}
-                    return {"fps": extent.rate, "seconds": extent.duration} | size
-        except Unusable:
-            raise
-        except Exception as error:  # on damaged files the readers of Pillow raise errors of any kind
-            raise Unusable("corrupt", getattr(error, "strerror", None) or str(error)) from error
 
 
 def take_census(

@@ -131,9 +131,22 @@ def _caption(tree: Tree, prefix: str, stem: str, names: Set[str], listed: str) -
         except (json.JSONDecodeError, RecursionError) as error:
             raise Unusable("bad caption", f"{stem}.json is not JSON: {error}") from error
         text = _caption_field(fields) or listed
+    return check_caption(text, f"no text in {stem}.txt, `caption` in {stem}.json or line in {METADATA}")
+
+
+def check_caption(text: str, missing: str = "it is empty") -> str:
+    """A caption without the space around it.
+
+    Args:
+        text: As it was found.
+        missing: What to say if there is none.
+
+    Raises:
+        Unusable: "no caption" or "caption too long".
+    """
     text = text.strip()
     if not text:
-        raise Unusable("no caption", f"no text in {stem}.txt, `caption` in {stem}.json or line in {METADATA}")
+        raise Unusable("no caption", missing)
     if len(text) > _LONGEST:
         raise Unusable("caption too long", f"{len(text)} characters; {_LONGEST} at most")
     return text

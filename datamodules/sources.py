@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import glob
+import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from braceexpand import braceexpand
 
-from .samples import SUFFIXES, Index, Modality, NothingUsable, count_reasons, index_tree
+from .samples import (
+    SUFFIXES,
+    Index,
+    Modality,
+    NothingUsable,
+    Sample,
+    Unusable,
+    check_caption,
+    count_reasons,
+    index_tree,
+)
 from .tars import Tar
 from .trees import Folder, Tree
 
@@ -20,7 +33,8 @@ class Source:
 
     Args:
         path: A folder, a tar file, or several by a pattern (``shards/*.tar``) or a list in braces
-            (``shards/{000..099}.tar``); ~ and environment variables are replaced.
+            (``shards/{000..099}.tar``); or a ``.csv`` or ``.jsonl`` file of ``path`` and ``caption``. ~ and
+            environment variables are replaced.
         weight: Its share beside the other sources, of any sum. None for all: each sample counts the same.
     """
 
@@ -39,8 +53,12 @@ def index_source(path: Path, modality: Modality) -> Index:
         ValueError: There is nothing of this name, or a ``metadata.jsonl`` cannot be read.
         NothingUsable: It holds no media file of this kind, or none with a caption.
     """
-    trees, missing = open_trees(path, modality)
-    indices = [index_tree(tree, modality) for tree in trees]
+    if path.suffix in _READERS:
+        indices = [_index_list(Path(os.path.expandvars(path.expanduser())), modality)]
+        missing: list[tuple[str, str]] = []
+    else:
+        trees, missing = open_trees(path, modality)
+        indices = [index_tree(tree, modality) for tree in trees]
     samples = [sample for index in indices for sample in index.samples]
     skipped = missing + [skip for index in indices for skip in index.skipped]
     if not samples:
@@ -102,3 +120,46 @@ def _why_nothing(path: Path, modality: Modality, skipped: list[tuple[str, str]])
         return f"{modality}s: no file in {path} can be used ({counts}); for example {place}: {reason}"
     hint = f"; for tars in it, give {path}/*.tar" if path.is_dir() and any(path.glob("*.tar")) else ""
     return f"{modality}s: {path} holds no {modality} file ({' '.join(sorted(SUFFIXES[modality]))}){hint}"
+
+
+def _index_list(path: Path, modality: Modality) -> Index:
+    """The samples that a list names; paths are seen from its folder."""
+    tree = Folder(path.parent)
+    samples, skipped = [], []
+    try:
+        for number, row in _READERS[path.suffix](path):
+            name, caption = row.get("path"), row.get("caption")
+            if not isinstance(name, str):
+                raise ValueError(f"{path}, line {number}: no path; a line has path and caption")
+            if os.path.splitext(name)[1].lower() not in SUFFIXES[modality]:
+                continue
+            try:
+                samples.append(Sample(tree, name, check_caption(caption if isinstance(caption, str) else "")))
+            except Unusable as error:
+                skipped.append((tree.locate(name), str(error)))
+    except OSError as error:
+        raise ValueError(f"{modality}s: {path} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{modality}s: {path}: {error}") from error
+    return Index(samples, skipped)
+
+
+def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            yield reader.line_num, dict(row)
+
+
+def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    with path.open(encoding="utf-8-sig") as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                try:
+                    row = json.loads(line)
+                except (json.JSONDecodeError, RecursionError) as error:
+                    raise ValueError(f"{path}, line {number}: {error}") from error
+                yield number, row if isinstance(row, dict) else {}
+
+
+_READERS = {".csv": _read_csv, ".jsonl": _read_jsonl}

@@ -6,7 +6,9 @@ Each variant is the recipe `demo` with one part swapped, trained by `snapvideo f
 the other, and scored like `score_shapes.py`. Each backbone trains for as many steps as its forward and backward passes
 fit into the minutes, at rates that `snapvideo bench` measures for both in turn on one thread, so what else the machine
 does plays no role; they are kept in ``comparison/steps.json``. A run that was trained to its end is taken as it is, so
-a comparison can be stopped and gone on with. The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
+a comparison can be stopped and gone on with.
+
+The table goes to ``comparison/table.md``, all figures to ``comparison/scores.jsonl``.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(verb: str, argv: list[str]) -> None:
-    """Run ``snapvideo data synth|check``."""
+    """Run ``snapvideo data synth|check|pack``."""
     options = _parser().parse_args(argv)
     options.run(options)
 
@@ -132,6 +132,50 @@ def _report(modality: str, count: Count) -> str:
     return "\n".join(lines)
 
 
+def _pack_options(pack: argparse.ArgumentParser) -> None:
+    pack.add_argument("source", metavar="SRC", type=Path, help="a folder, tar files, or a .csv or .jsonl list")
+    pack.add_argument("out", metavar="DST", type=Path, help="folder to write shards into")
+    pack.add_argument("--shard-size", type=float, default=512.0, metavar="MB", help="of a shard, about")
+    pack.add_argument("--part", default="1/1", metavar="I/N", help="the I-th of N parts, one per machine")
+    pack.add_argument("--workers", type=int, metavar="N", help="processes; None: all cores")
+    pack.add_argument("--seed", type=int, default=0, help="of the order of the samples")
+
+
+def _pack(options: argparse.Namespace) -> None:
+    from ...datamodules.pack import make_plan, write_shards
+
+    part, parts = _part(options.part)
+    if not options.shard_size > 0:
+        raise UserError(f"--shard-size {options.shard_size}: it must be above 0")
+    plan = make_plan(options.source, int(options.shard_size * 1e6), options.seed)
+    try:
+        summary = write_shards(plan, options.out, part - 1, parts, options.workers)
+    except OSError as error:
+        raise UserError(f"{options.out} cannot be written: {error.strerror}") from error
+    there, everything = len(summary["shards"]), len(plan.shards)
+    print(
+        f"{summary['videos']} videos and {summary['images']} images in {there} of {everything} shards in {options.out}"
+    )
+    if summary["skipped"]:
+        print("left out: " + ", ".join(f"{number} {code}" for code, number in summary["skipped"].items()))
+    if summary["complete"]:
+        shards = str(options.out / "*.tar")
+        kinds = [kind for kind in ("videos", "images") if summary[kind]]
+        absent = [
+            word for kind in {"videos", "images"} - set(kinds) for word in (f"--data.{kind[:-1]}_batch_size", "0")
+        ]
+        words = [word for kind in kinds for word in (f"--data.{kind}", shards)] + absent
+        print(f"train:  {shlex.join(['snapvideo', 'fit', '-c', 'folders', *words])}")
+
+
+def _part(text: str) -> tuple[int, int]:
+    """``2/4`` -> (2, 4)."""
+    first, _, second = text.partition("/")
+    if first.isdigit() and second.isdigit() and 1 <= int(first) <= int(second):
+        return int(first), int(second)
+    raise UserError(f"--part {text}: give one of N parts, as 1/4 to 4/4")
+
+
 ACTIONS = {
     "synth": (
         "write moving shapes: videos, images, captions and the ground truth; or go on with it, if stopped",
@@ -142,6 +186,11 @@ ACTIONS = {
         "count what a recipe can use of captioned videos and images, and say why the rest cannot be used",
         _check_options,
         _check,
+    ),
+    "pack": (
+        "write captioned videos and images into tar files of one size; or go on with it, if stopped",
+        _pack_options,
+        _pack,
     ),
 }
 """Action -> (what it does, its options, its function)."""
