@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from ..components.interfaces import Condition, VideoBatch, VideoShape
 from .decode import Clip, Timed, decode_image, decode_video
@@ -104,7 +108,7 @@ class Clips(Dataset[list[VideoBatch]]):
             captions=[sample.caption for sample, _, _ in usable],
             fps=torch.tensor([clip.fps for _, clip, _ in usable], dtype=torch.float32),
             resolution=torch.tensor([clip.resolution for _, clip, _ in usable], dtype=torch.float32),
-            video=torch.stack([clip.video for _, clip, _ in usable]),
+            video=_stack([clip.video for _, clip, _ in usable]),
             keys=[sample.key for sample, _, _ in usable],
             skipped=skipped,
             embeddings=Condition.stack([e for _, _, e in usable if e is not None]) if self.reader.embeddings else None,
@@ -129,6 +133,34 @@ class Clips(Dataset[list[VideoBatch]]):
             f"{draw.modality}s: none of {len(failed)} files tried one after another can be used"
             f" ({count_reasons(failed.values())}); for example {samples[index].place}: {reason}"
         )
+
+
+def _stack(videos: Sequence[Tensor]) -> Tensor:
+    """``[B, C, T, H, W]``, in memory as decoded, with colours last: turning that around would take time here."""
+    return rearrange(
+        torch.stack([rearrange(video, "c t h w -> t h w c") for video in videos]), "b t h w c -> b c t h w"
+    )
+
+
+class Loader(DataLoader[list[VideoBatch]]):
+    """A loader that knows how long it was waited for.
+
+    Attributes:
+        waited: Seconds so far, the start of its workers included.
+    """
+
+    waited = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # an iterator of torch's own has no more to offer
+        batches = super().__iter__()
+        while True:
+            begin = time.monotonic()
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            self.waited += time.monotonic() - begin
+            yield batch
 
 
 def read_embedding(sample: Sample, width: int) -> Condition:

@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
 
 from ..components.interfaces import VideoBatch, VideoShape
 from .census import Count, Looks, take_census
-from .clips import Clips, Reader
+from .clips import Clips, Loader, Reader
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
 from .samples import SUFFIXES, Index, Modality, Sample, count_reasons
 from .sources import Source, index_source
@@ -138,13 +137,13 @@ class JointData(LightningDataModule):
             self.census[modality].judge(modality, self.most_unusable)
             self._train[modality], self._validation[modality] = _split(indices, modality, self.holdout)
 
-    def train_dataloader(self) -> DataLoader[list[VideoBatch]]:
+    def train_dataloader(self) -> Loader:
         """Endless batches from the trainer's step on."""
         order = self._order()
         samples = {modality: list(itertools.chain(*sources)) for modality, sources in self._train.items()}
         return self._loader(samples, order.streams, SharedOut(order), _seed())
 
-    def val_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+    def val_dataloader(self) -> Loader | list[Loader]:
         """The held-out samples in the same batches with the same draws whatever the seed; none if `holdout` is 0."""
         if not self.holdout:
             return []
@@ -153,11 +152,11 @@ class JointData(LightningDataModule):
         streams = {modality: Stream(modality, 0, (size,)) for modality, size in sizes.items()}
         return self._loader(self._validation, streams, SharedOut(batches), seed=0)
 
-    def test_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+    def test_dataloader(self) -> Loader | list[Loader]:
         """The samples of `val_dataloader`."""
         return self.val_dataloader()
 
-    def predict_dataloader(self) -> DataLoader[list[VideoBatch]] | list[DataLoader[list[VideoBatch]]]:
+    def predict_dataloader(self) -> Loader | list[Loader]:
         """The samples of `val_dataloader`."""
         return self.val_dataloader()
 
@@ -247,8 +246,8 @@ class JointData(LightningDataModule):
         streams: Mapping[Modality, Stream],
         order: SharedOut,
         seed: int,
-    ) -> DataLoader[list[VideoBatch]]:
-        return DataLoader(
+    ) -> Loader:
+        return Loader(
             Clips(samples, streams, self._reader(), seed),
             sampler=order,
             batch_size=None,  # the order yields whole batches

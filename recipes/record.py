@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,11 @@ from lightning.pytorch.loggers import CSVLogger
 from ..components.interfaces import VideoBatch
 from ..components.media import write_bytes
 from ..datamodules import JointData
+from ..datamodules.clips import Loader
 from .run import versions
 from .shipped import CENSUS, CONFIG, ENVIRONMENT, LATEST
+
+logger = logging.getLogger(__name__)
 
 
 class Metrics(CSVLogger):
@@ -139,6 +144,35 @@ class Record(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The counts."""
         self.clips, self.seconds = state_dict["clips"], state_dict["seconds"]
+
+
+class DataWait(Callback):
+    """Shows the share of the time that training waits for data, as ``data_wait``, over the last 50 batches.
+
+    The first batch, for which workers start, does not count. Waiting too long is said once.
+    """
+
+    window, too_long = 50, 0.2
+
+    def __init__(self) -> None:
+        self._past: deque[tuple[float, float]] = deque(maxlen=self.window + 1)
+        self._said = False
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Look at the clocks of the loader and of the wall."""
+        loader = trainer.train_dataloader
+        if not isinstance(loader, Loader):
+            return
+        self._past.append((loader.waited, time.monotonic()))
+        (waited, began), (waited_now, now) = self._past[0], self._past[-1]
+        if now == began:
+            return
+        share = (waited_now - waited) / (now - began)
+        pl_module.log("data_wait", share, prog_bar=True, batch_size=1)
+        if share > self.too_long and len(self._past) > self.window and not self._said:
+            self._said = True
+            workers = f"data.num_workers={loader.num_workers}"
+            logger.warning("training waits for data %.0f%% of the time; more than %s may help", 100 * share, workers)
 
 
 def environment_of(trainer: Trainer) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from .errors import UserError
 from .explain import explain
 from .generate import machine_precision
 from .parsing import Builder, Parser, know_our_classes
-from .record import Checkpoint, Metrics, Record, Resume
+from .record import Checkpoint, DataWait, Metrics, Record, Resume
 from .run import LAST, check_weights, find_run, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST, RUNS
 
@@ -134,7 +134,7 @@ class Training(LightningCLI):
             config["logger"] = False
         else:
             callbacks = [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
-            callbacks += [Resume(), Record(self.parser.dump(self.config, skip_unset=False), self.command)]
+            callbacks += [Resume(), DataWait(), Record(self.parser.dump(self.config, skip_unset=False), self.command)]
             config["default_root_dir"] = self.run
             if config["logger"] is not False:
                 theirs = [] if config["logger"] in (None, True) else config["logger"]

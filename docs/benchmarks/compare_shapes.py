@@ -64,7 +64,8 @@ def train(name: str, settings: list[str], seed: int, steps: int, folder: Path) -
     if not done.exists():  # a run that was stopped also leaves a checkpoint
         command = [sys.executable, "-m", "snapvideo.recipes.cli", "fit", "-c", "demo", *settings]
         command += ["--seed_everything", str(seed), "--runs", str(runs)]
-        command += ["--trainer.max_steps", str(steps), "--model.scheduler.init_args.max_steps", "100000"]  # no decay
+        command += ["--trainer.max_time", "null", "--trainer.max_steps", str(steps)]
+        command += ["--model.scheduler.init_args.max_steps", "100000"]  # no decay
         command += ["--sampling", "null", "--trainer.val_check_interval", str(steps)]
         subprocess.run(command, check=True)
         done.touch()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(verb: str, argv: list[str]) -> None:
-    """Run ``snapvideo data synth|check|pack``."""
+    """Run ``snapvideo data synth|check|pack|bench``."""
     options = _parser().parse_args(argv)
     options.run(options)
 
@@ -176,6 +176,47 @@ def _part(text: str) -> tuple[int, int]:
     raise UserError(f"--part {text}: give one of N parts, as 1/4 to 4/4")
 
 
+def _bench_options(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("source", metavar="SRC", type=Path, help="videos: a folder, tar files, or a list")
+    bench.add_argument("--recipe", default="folders", metavar="NAME", help="whose frames and frame rates count")
+    bench.add_argument("--size", nargs="+", default=["36x64", "288x512"], metavar="HxW", help="of the clips, in pixels")
+    bench.add_argument("--workers", type=int, nargs="+", default=[1, 2], metavar="N", help="processes")
+    bench.add_argument("--clips", type=int, default=64, metavar="N", help="per process and round")
+    bench.add_argument("--rounds", type=int, default=3, metavar="N", help="in which both take turns")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+
+
+def _bench(options: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from ...components.interfaces import VideoShape
+    from ...components.media import write_bytes
+    from ...datamodules.sources import index_source
+    from ...datamodules.throughput import measure
+
+    reader = _reader(options.recipe)
+    samples = index_source(options.source, "video").samples
+    results = []
+    print(f"{'size':>10}{'workers':>9}{'clips/s':>10}{'bare loop':>11}{'fraction':>10}")
+    for height, width in map(_size, options.size):
+        sized = replace(reader, shape=VideoShape(reader.shape.num_frames, height, width))
+        for workers in options.workers:
+            result = measure(samples, sized, workers, options.clips, options.rounds)
+            results.append(result.as_dict())
+            rates = f"{result.loader:>10.1f}{result.bare:>11.1f}{result.fraction:>10.0%}"
+            print(f"{f'{height}x{width}':>10}{workers:>9}{rates}", flush=True)
+    if options.json:
+        write_bytes(options.json, json.dumps(results, indent=1).encode())
+
+
+def _size(text: str) -> tuple[int, int]:
+    """``36x64`` -> (36, 64)."""
+    height, _, width = text.partition("x")
+    if height.isdigit() and width.isdigit() and int(height) and int(width):
+        return int(height), int(width)
+    raise UserError(f"--size {text}: give height and width in pixels, as 36x64")
+
+
 ACTIONS = {
     "synth": (
         "write moving shapes: videos, images, captions and the ground truth; or go on with it, if stopped",
@@ -191,6 +232,11 @@ ACTIONS = {
         "write captioned videos and images into tar files of one size; or go on with it, if stopped",
         _pack_options,
         _pack,
+    ),
+    "bench": (
+        "time how fast videos are read, beside a bare loop of PyAV",
+        _bench_options,
+        _bench,
     ),
 }
 """Action -> (what it does, its options, its function)."""
