@@ -139,7 +139,7 @@ def test_training_goes_on_with_the_good_ones(faulty, media):
 @pytest.fixture(scope="module")
 def originals(tmp_path_factory):
     """A video of each container and an image of each kind, by name."""
-    from tests.datamodules.conftest import Media
+    from .conftest import Media
 
     media = Media(tmp_path_factory.mktemp("originals"))
     rng = np.random.default_rng(0)

@@ -1,10 +1,7 @@
 import hashlib
-import json
 import logging
 import math
 import shutil
-import subprocess
-import sys
 import tarfile
 from itertools import islice
 from pathlib import Path
@@ -381,52 +378,6 @@ def test_configuration_by_name(folders):
     config = parser.parse_object({"data": {"class_path": "snapvideo.datamodules.JointData", "init_args": init}})
     datamodule = parser.instantiate(config).data
     assert isinstance(datamodule, JointData) and len(batches(datamodule, 1)[0]) == 2
-
-
-RANKS = """
-import json, sys
-from pathlib import Path
-from lightning.pytorch import LightningModule, Trainer
-import torch
-from snapvideo.components.interfaces import VideoShape
-from snapvideo.datamodules import JointData, Source
-
-class Keys(LightningModule):
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = {"train": [], "validation": []}
-    def training_step(self, batch, index):
-        self.seen["train"].append(batch.keys)
-        return self.weight * batch.video.mean()
-    def validation_step(self, batch, index):
-        self.seen["validation"].append(batch.keys)
-    def on_fit_end(self):
-        Path(sys.argv[1], f"{self.global_rank}.json").write_text(json.dumps(self.seen))
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-if __name__ == "__main__":
-    root = Path(sys.argv[1])
-    data = JointData(VideoShape(4, 8, 8), root / "videos", root / "images", 2, 1, fps=[10.0], holdout=3)
-    Trainer(max_steps=4, accelerator="cpu", devices=2, strategy="ddp", logger=False, enable_checkpointing=False,
-            enable_progress_bar=False, val_check_interval=2, check_val_every_n_epoch=None).fit(Keys(), data)
-"""
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_batches_of_one(folders, media):
-    """Without any setting: the Trainer does not put its own sampler in the place of ours."""
-    script = media.folder / "ranks.py"
-    script.write_text(RANKS)
-    subprocess.run([sys.executable, script, media.folder], check=True, timeout=300)
-    first, second = (json.loads((media.folder / f"{rank}.json").read_text()) for rank in range(2))
-    whole = batches(data(folders, video_batch_size=4, image_batch_size=2, fps=[10.0], holdout=3), 4)
-    together = [sorted(a + b) for a, b in zip(first["train"], second["train"], strict=True)]
-    assert together == [sorted(batch.keys) for batch in whole]
-    assert len(first["validation"]) == len(second["validation"])
-    held = {key for seen in (first, second) for keys in seen["validation"] for key in keys}
-    assert len(held) == 6
 
 
 def test_real_files(real_data):
