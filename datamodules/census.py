@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from .clips import Reader
 from .decode import Extent, draw_times
+from .embeddings import read_embedding
 from .headers import read_header
 from .samples import Modality, NothingUsable, Sample, Unusable
 
@@ -93,7 +94,9 @@ class Looks(Dataset[dict[str, Any]]):
             facts = read_header(sample, self.modality, self.reader.seconds)
             if self.decode:
                 self.reader(sample, self.modality, generator)
-            elif self.modality == "video":
+            elif self.reader.manifest:
+                read_embedding(sample, self.reader.manifest)
+            if not self.decode and self.modality == "video":
                 extent = Extent(0.0, facts["seconds"], facts["fps"])
                 draw_times(extent, self.reader.shape.num_frames, self.reader.fps, generator)
         except Unusable as error:

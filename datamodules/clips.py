@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ..components.interfaces import Condition, VideoBatch, VideoShape
 from .decode import Clip, Timed, decode_image, decode_video
+from .embeddings import read_embedding
 from .order import Draw, Stream, clip_generator
 from .samples import SUFFIXES, Modality, NothingUsable, Sample, Unusable, count_reasons
 
@@ -30,13 +30,13 @@ class Reader:
     Args:
         shape: The size of a video; images have its height and width, and T = 1.
         fps: Candidate frame rates of videos in frames per second.
-        embeddings: Width of the text embeddings beside the files; None: they are not read.
+        manifest: How the text embeddings beside the files were made; None: they are not read.
         seconds: How long one file may take.
     """
 
     shape: VideoShape
     fps: Sequence[float]
-    embeddings: int | None
+    manifest: Mapping[str, str] | None
     seconds: float
 
     def __call__(
@@ -52,7 +52,7 @@ class Reader:
         Raises:
             Unusable: It cannot be used.
         """
-        embedding = read_embedding(sample, self.embeddings) if self.embeddings else None
+        embedding = read_embedding(sample, self.manifest) if self.manifest else None
         try:
             file = sample.tree.open(sample.key)
         except OSError as error:
@@ -111,7 +111,7 @@ class Clips(Dataset[list[VideoBatch]]):
             video=_stack([clip.video for _, clip, _ in usable]),
             keys=[sample.key for sample, _, _ in usable],
             skipped=skipped,
-            embeddings=Condition.stack([e for _, _, e in usable if e is not None]) if self.reader.embeddings else None,
+            embeddings=Condition.stack([e for _, _, e in usable if e is not None]) if self.reader.manifest else None,
         )
 
     def _usable(self, draw: Draw, skipped: list[tuple[str, str]]) -> tuple[Sample, Clip, Condition | None]:
@@ -161,29 +161,3 @@ class Loader(DataLoader[list[VideoBatch]]):
                 return
             self.waited += time.monotonic() - begin
             yield batch
-
-
-def read_embedding(sample: Sample, width: int) -> Condition:
-    """What a text encoder made of the caption of a sample: floats ``[S, D]`` in the ``.npy`` file beside it.
-
-    Args:
-        sample: Which.
-        width: D.
-
-    Raises:
-        Unusable: There is no such file, or it holds something else.
-    """
-    path = PurePosixPath(sample.key).with_suffix(".npy")
-    try:
-        with sample.tree.open(str(path)) as file:
-            array = np.load(file)
-    except FileNotFoundError as error:
-        raise Unusable("no embedding", f"there is no {path.name}") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise Unusable("bad embedding", f"{path.name}: {error}") from error
-    if not isinstance(array, np.ndarray) or array.ndim != 2 or array.size == 0 or array.dtype.kind != "f":
-        raise Unusable("bad embedding", f"{path.name} does not hold floats [S, D]")
-    if array.shape[1] != width:
-        raise Unusable("bad embedding", f"{path.name} is {array.shape[1]} wide, not {width}")
-    tokens = torch.from_numpy(array.astype(array.dtype.newbyteorder("="))).unsqueeze(0)
-    return Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))

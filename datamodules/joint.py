@@ -17,8 +17,9 @@ from lightning.pytorch import LightningDataModule
 from ..components.interfaces import VideoBatch, VideoShape
 from .census import Count, Looks, take_census
 from .clips import Clips, Loader, Reader
+from .embeddings import read_manifest
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
-from .samples import SUFFIXES, Index, Modality, Sample, count_reasons
+from .samples import SUFFIXES, Index, Modality, NothingUsable, Sample, Unusable, count_reasons
 from .sources import Source, index_source
 
 logger = logging.getLogger(__name__)
@@ -47,8 +48,8 @@ class JointData(LightningDataModule):
             native rate allow.
         holdout: Samples of each modality kept for validation, chosen by their names; 0 for no validation.
         num_workers: Processes that read files beside the training; 0 reads in the training process.
-        embeddings: Width D of what a text encoder made of each caption, floats ``[S, D]`` in ``clip.npy`` beside
-            ``clip.mp4``, for a conditioner that takes them (`Text`); files without are skipped. None: there are none.
+        embeddings: Read what a text encoder made of each caption (``snapvideo data embed``), for a conditioner that
+            takes it (`Text`); files without are skipped.
         image_steps: Share of the steps that hold images alone, the others videos alone: 0.5 takes turns. None: each
             step holds both.
         seconds_per_file: How long one file may take to decode; a slower one is skipped.
@@ -58,6 +59,7 @@ class JointData(LightningDataModule):
     Attributes:
         skipped: Path and reason of each file that could not be used so far.
         census: What there is to train on, by modality, once `setup` has looked.
+        manifest: How the embeddings were made, once `setup` has looked; None without.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class JointData(LightningDataModule):
         fps: Sequence[float] = (24.0, 12.0, 8.0, 4.0),
         holdout: int = 0,
         num_workers: int = 0,
-        embeddings: int | None = None,
+        embeddings: bool = False,
         image_steps: float | None = None,
         seconds_per_file: float = 60.0,
         most_unusable: float = 0.5,
@@ -86,8 +88,6 @@ class JointData(LightningDataModule):
                 raise ValueError(f"{modality}s is {source} and {modality}_batch_size is {size}: {fix}")
         if not fps or not all(0 < rate < math.inf for rate in fps):
             raise ValueError(f"fps is {list(fps)}: give at least one frame rate, all finite and above 0")
-        if embeddings is not None and embeddings < 1:
-            raise ValueError(f"embeddings is {embeddings}: it must be null (there are none) or their width")
         if image_steps is not None and not (videos and images and 0 < image_steps < 1):
             raise ValueError(f"image_steps is {image_steps}: it must be between 0 and 1, with both videos and images")
         if not seconds_per_file > 0:
@@ -107,6 +107,7 @@ class JointData(LightningDataModule):
         self.most_unusable = most_unusable
         self.skipped: dict[str, str] = {}
         self.census: dict[Modality, Count] = {}
+        self.manifest: dict[str, str] | None = None
         sizes: dict[Modality, int] = {"video": video_batch_size, "image": image_batch_size}
         self._sources: dict[Modality, list[Source]] = {}
         if videos is not None:
@@ -127,8 +128,13 @@ class JointData(LightningDataModule):
         """
         if self._train:
             return
-        for modality, sources in self._sources.items():
-            indices = [index_source(source.path, modality) for source in sources]
+        listed = {
+            modality: [index_source(source.path, modality) for source in sources]
+            for modality, sources in self._sources.items()
+        }
+        if self.embeddings:
+            self.manifest = _manifest([sample for of in listed.values() for index in of for sample in index.samples])
+        for modality, indices in listed.items():
             self._report(indices, modality)
             samples = [sample for index in indices for sample in index.samples]
             skipped = [skip for index in indices for skip in index.skipped]
@@ -258,7 +264,7 @@ class JointData(LightningDataModule):
         )
 
     def _reader(self) -> Reader:
-        return Reader(self.shape, self.fps, self.embeddings, self.seconds_per_file)
+        return Reader(self.shape, self.fps, self.manifest, self.seconds_per_file)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -270,6 +276,19 @@ class JointData(LightningDataModule):
 
 def _seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
+
+
+def _manifest(samples: Sequence[Sample]) -> dict[str, str]:
+    """How the first embedding was made, which all others must have been, too."""
+    problem = ""
+    for sample in samples[:_LOOKED_AT]:
+        try:
+            return read_manifest(sample)
+        except Unusable as error:
+            problem = problem or f"{sample.place}: {error}"
+    raise NothingUsable(
+        f"embeddings: the first {min(len(samples), _LOOKED_AT)} samples have none; for example {problem}"
+    )
 
 
 def _sources(given: Path | Sequence[Source], modality: Modality) -> list[Source]:

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch.utils.data import DistributedSampler
@@ -200,17 +201,17 @@ def validation_batches(
     return [list(itertools.chain(*batches)) for batches in itertools.zip_longest(*shares, fillvalue=[])]
 
 
-class SharedOut(DistributedSampler[list[Draw]]):
+class SharedOut(DistributedSampler[Any]):
     """Batches that are one rank's share already: the Trainer leaves a DistributedSampler as it is.
 
     Args:
         batches: The batches; what has no length makes a DataLoader without one.
     """
 
-    def __init__(self, batches: Iterable[list[Draw]]) -> None:
+    def __init__(self, batches: Iterable[Any]) -> None:
         self.batches = batches  # not super().__init__: nothing is left to share out
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[Any]:
         return iter(self.batches)
 
     def __len__(self) -> int:

@@ -29,7 +29,7 @@ from .tars import read_contents
 INDEX = "index.json"
 """Sums up the shards of a folder; it is there when the folder is complete."""
 
-_BESIDE = (".json", ".npy")  # what travels with a media file, beside its caption
+_BESIDE = (".json", ".safetensors")  # what travels with a media file, beside its caption
 _COMPANION_LIMIT = 1 << 28  # bytes of such a file
 
 

@@ -23,7 +23,7 @@ from .samples import (
     count_reasons,
     index_tree,
 )
-from .tars import Tar
+from .tars import Tar, is_companion
 from .trees import Folder, Tree
 
 
@@ -110,7 +110,7 @@ def _expand(path: Path) -> list[Path]:
         if not matches:
             raise ValueError(f"{each}: no file has a name like this")
         found += matches
-    return [Path(each) for each in dict.fromkeys(found)]
+    return [path for path in map(Path, dict.fromkeys(found)) if not is_companion(path)]
 
 
 def _why_nothing(path: Path, modality: Modality, skipped: list[tuple[str, str]]) -> str:

@@ -19,6 +19,7 @@ from typing import BinaryIO
 from .trees import Tree
 
 _BLOCK = 512
+_COMPANION = ".embeddings.tar"
 _VERSION = 1  # raise it when a scan finds other things
 _SEARCHED = 1 << 20  # bytes at a time where a header is looked for
 _LONGEST_EXTENSION = 1 << 20  # bytes of a header that says more about the next; a larger one is damaged
@@ -50,7 +51,7 @@ class Contents:
 
 
 class Tar(Tree):
-    """A tar file, not compressed.
+    """A tar file, not compressed. What is in ``shard.embeddings.tar`` beside ``shard.tar`` can be opened, too.
 
     Args:
         path: The file.
@@ -68,6 +69,8 @@ class Tar(Tree):
         contents = read_contents(path)
         self.members = contents.members
         self.lost = contents.lost
+        beside = companion(path)
+        self._beside = Tar(beside) if beside != path and beside.exists() else None
 
     def folders(self) -> Iterator[tuple[str, Set[str]]]:
         """See `Tree`."""
@@ -81,6 +84,8 @@ class Tar(Tree):
 
     def open(self, name: str) -> BinaryIO:
         """See `Tree`."""
+        if self._beside is not None and name not in self.members:
+            return self._beside.open(name)
         offset, size = self._find(name)
         return io.BufferedReader(Slice(self.path, offset, size, name), buffer_size=1 << 15)
 
@@ -145,6 +150,16 @@ class Slice(io.RawIOBase):
         if not self.closed:
             os.close(self._file)
         super().close()
+
+
+def companion(path: Path) -> Path:
+    """The tar file that holds the embeddings of the samples in another."""
+    return path if path.name.endswith(_COMPANION) else path.with_name(path.name.removesuffix(".tar") + _COMPANION)
+
+
+def is_companion(path: Path) -> bool:
+    """Whether a tar file goes with another and is no source of its own."""
+    return path.name.endswith(_COMPANION)
 
 
 def read_contents(path: Path) -> Contents:

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from ..components import VideoDiffusion
 from ..components.callbacks import EMA, SampleGrid
+from .embed import SameEncoder
 from .errors import UserError
 from .explain import explain
 from .generate import machine_precision
@@ -134,7 +135,12 @@ class Training(LightningCLI):
             config["logger"] = False
         else:
             callbacks = [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
-            callbacks += [Resume(), DataWait(), Record(self.parser.dump(self.config, skip_unset=False), self.command)]
+            callbacks += [
+                Resume(),
+                SameEncoder(),
+                DataWait(),
+                Record(self.parser.dump(self.config, skip_unset=False), self.command),
+            ]
             config["default_root_dir"] = self.run
             if config["logger"] is not False:
                 theirs = [] if config["logger"] in (None, True) else config["logger"]

@@ -116,6 +116,15 @@ class Pretrained:
         """
         return self._files[0]
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """What cuts captions into tokens.
+
+        Raises:
+            ValueError: There is no such text encoder.
+        """
+        return self._files[1]
+
     @cached_property
     def _files(self) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
         """All that is read but the weights."""

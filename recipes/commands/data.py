@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def run(verb: str, argv: list[str]) -> None:
-    """Run ``snapvideo data synth|check|pack|bench``."""
+    """Run ``snapvideo data synth|check|pack|bench|embed``."""
     options = _parser().parse_args(argv)
     options.run(options)
 
@@ -116,7 +116,7 @@ def _reader(recipe: str) -> Reader:
     config = settings_of([recipe])
     shape = config["model"]["init_args"]["backbone"]["init_args"]["shape"]
     data = config["data"]["init_args"]
-    return Reader(VideoShape(**shape), data["fps"], embeddings=None, seconds=data.get("seconds_per_file", 60.0))
+    return Reader(VideoShape(**shape), data["fps"], manifest=None, seconds=data.get("seconds_per_file", 60.0))
 
 
 def _report(modality: str, count: Count) -> str:
@@ -217,6 +217,28 @@ def _size(text: str) -> tuple[int, int]:
     raise UserError(f"--size {text}: give height and width in pixels, as 36x64")
 
 
+def _embed_options(embed: argparse.ArgumentParser) -> None:
+    embed.add_argument("source", metavar="SRC", type=Path, help="a folder, tar files, or a list")
+    embed.add_argument("--encoder", required=True, metavar="NAME", help="Hugging Face id or folder, as in the recipe")
+    embed.add_argument("--max-length", type=int, default=128, metavar="N", help="tokens per caption at most")
+    embed.add_argument("--batch", type=int, default=32, metavar="N", help="captions per batch and device")
+    embed.add_argument("--devices", type=int, default=1, metavar="N", help="how many")
+    embed.add_argument("--dtype", choices=["float32", "bfloat16"], default="bfloat16", help="the encoder's")
+
+
+def _embed(options: argparse.Namespace) -> None:
+    import torch
+
+    from ..embed import embed
+
+    for name in ("max_length", "batch", "devices"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be at least 1")
+    dtype = getattr(torch, options.dtype)
+    embed(options.source, options.encoder, options.max_length, options.batch, options.devices, dtype)
+    print("train:  snapvideo fit ... --data.embeddings true, with a Text conditioner of this encoder and max_length")
+
+
 ACTIONS = {
     "synth": (
         "write moving shapes: videos, images, captions and the ground truth; or go on with it, if stopped",
@@ -237,6 +259,11 @@ ACTIONS = {
         "time how fast videos are read, beside a bare loop of PyAV",
         _bench_options,
         _bench,
+    ),
+    "embed": (
+        "write what a text encoder says of each caption beside the samples; or go on with it, if stopped",
+        _embed_options,
+        _embed,
     ),
 }
 """Action -> (what it does, its options, its function)."""

@@ -10,7 +10,7 @@ from snapvideo.datamodules.samples import NothingUsable
 from snapvideo.datamodules.sources import index_source
 
 SHAPE = VideoShape(num_frames=4, height=8, width=8)
-READER = Reader(SHAPE, fps=[10.0], embeddings=None, seconds=60.0)
+READER = Reader(SHAPE, fps=[10.0], manifest=None, seconds=60.0)
 
 
 @pytest.fixture

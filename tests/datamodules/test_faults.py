@@ -21,7 +21,7 @@ from snapvideo.datamodules.sources import index_source
 
 GREY = np.full((256, 256, 3), 128, np.uint8)
 SHAPE = VideoShape(num_frames=4, height=8, width=8)
-READER = Reader(SHAPE, fps=[10.0], embeddings=None, seconds=20.0)
+READER = Reader(SHAPE, fps=[10.0], manifest=None, seconds=20.0)
 
 
 def silent_video(media, name):
@@ -215,7 +215,7 @@ def test_random_damage_to_a_tar_is_survived(originals, tmp_path):
 def test_a_video_that_never_ends_is_given_up(media):
     """One keyframe at the start and a tenth of a second allowed: whatever is decoded, reading ends."""
     path = media.video("long.mp4", times=np.arange(4000) / 20, size=(256, 256), options={"g": "5000"}, frame=GREY)
-    hurried = Reader(SHAPE, fps=[10.0], embeddings=None, seconds=0.1)
+    hurried = Reader(SHAPE, fps=[10.0], manifest=None, seconds=0.1)
     [sample] = index_source(path.parent, "video").samples
     begin = time.monotonic()
     for seed in range(20):

@@ -6,14 +6,15 @@ import tarfile
 from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from safetensors.torch import save_file
 
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.datamodules import JointData, Source
+from snapvideo.datamodules.embeddings import caption_hash
 from snapvideo.datamodules.samples import NothingUsable
 
 SHAPE = VideoShape(num_frames=4, height=8, width=8)
@@ -100,25 +101,44 @@ def test_a_batch_joins_videos_and_images(folders):
             assert caption == f"image {number}" and resolution == [20 + number, 30]
 
 
+MANIFEST = dict.fromkeys(("encoder", "revision", "tokenizer", "max_length", "dtype"), "x") | {"width": "8"}
+
+
+def write_embedding(media, tokens, caption, **metadata):
+    save_file(
+        {"tokens": tokens}, media.with_suffix(".safetensors"), MANIFEST | {"caption": caption_hash(caption)} | metadata
+    )
+
+
 def test_embeddings_lie_beside_the_files(folders):
-    rng = np.random.default_rng(0)
+    rng = torch.Generator().manual_seed(0)
     stored = {}
     for path in sorted([*folders["videos"].glob("*.mp4"), *folders["images"].glob("*.png")]):
-        stored[path.stem + path.suffix] = rng.standard_normal((rng.integers(1, 6), 8)).astype(np.float16)
-        np.save(path.with_suffix(".npy"), stored[path.stem + path.suffix])
-    bad, missing, narrow, swapped = sorted(folders["videos"].glob("*.mp4"))[:4]
-    np.save(bad.with_suffix(".npy"), np.zeros(8))
-    np.save(narrow.with_suffix(".npy"), np.zeros((2, 7), np.float32))
-    np.save(swapped.with_suffix(".npy"), stored[swapped.name].astype(">f2"))
-    missing.with_suffix(".npy").unlink()
-    datamodule = data(folders, embeddings=8)
+        stored[path.name] = torch.randn(3 + len(stored) % 4, 8, generator=rng).bfloat16()
+        kind = "video" if path.suffix == ".mp4" else "image"
+        write_embedding(path, stored[path.name], f"{kind} {path.stem}")
+    first, flat, missing, narrow, older, changed, cut = sorted(folders["videos"].glob("*.mp4"))[:7]
+    write_embedding(flat, torch.zeros(8), f"video {flat.stem}")
+    write_embedding(narrow, torch.zeros(2, 7), f"video {narrow.stem}")
+    write_embedding(older, torch.zeros(2, 8), f"video {older.stem}", max_length="5")
+    write_embedding(changed, torch.zeros(2, 8), "another caption")
+    missing.with_suffix(".safetensors").unlink()
+    cut.with_suffix(".safetensors").write_bytes(cut.with_suffix(".safetensors").read_bytes()[:-3])
+    datamodule = data(folders, embeddings=True, most_unusable=0.9)
     for batch in batches(datamodule, 6):
         assert batch.embeddings.tokens.shape[0] == batch.embeddings.mask.shape[0] == 5
         for key, tokens, mask in zip(batch.keys, batch.embeddings.tokens, batch.embeddings.mask, strict=True):
-            assert torch.equal(tokens[mask], torch.from_numpy(stored[key]))
-    assert datamodule.skipped[str(bad)].startswith("bad embedding")
-    assert "7 wide, not 8" in datamodule.skipped[str(narrow)] and str(swapped) not in datamodule.skipped
+            assert torch.equal(tokens[mask], stored[key])
+    assert str(first) not in datamodule.skipped and len(datamodule.skipped) == 6
     assert datamodule.skipped[str(missing)].startswith("no embedding")
+    assert all(datamodule.skipped[str(path)].startswith("bad embedding") for path in (flat, narrow, cut))
+    assert datamodule.skipped[str(older)] == "other embedding: max_length is 5, not x"
+    assert datamodule.skipped[str(changed)] == "other embedding: the caption has changed since"
+
+
+def test_error_where_there_are_no_embeddings(folders):
+    with pytest.raises(NothingUsable, match=r"embeddings: the first 13 samples have none; .*\.mp4: no embedding"):
+        batches(data(folders, embeddings=True), 1)
 
 
 def ready(datamodule) -> JointData:

@@ -8,6 +8,8 @@ import pytest
 
 from snapvideo.recipes.cli import main
 
+from ..components.conditioning.conftest import encoders  # noqa: F401  # a fixture
+
 
 @dataclass
 class Result:
