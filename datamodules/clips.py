@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ..components.interfaces import Condition, VideoBatch, VideoShape
@@ -103,16 +102,7 @@ class Clips(Dataset[list[VideoBatch]]):
 
     def _batch(self, draws: list[Draw]) -> VideoBatch:
         skipped: list[tuple[str, str]] = []
-        usable = [self._usable(draw, skipped) for draw in draws]
-        return VideoBatch(
-            captions=[sample.caption for sample, _, _ in usable],
-            fps=torch.tensor([clip.fps for _, clip, _ in usable], dtype=torch.float32),
-            resolution=torch.tensor([clip.resolution for _, clip, _ in usable], dtype=torch.float32),
-            video=_stack([clip.video for _, clip, _ in usable]),
-            keys=[sample.key for sample, _, _ in usable],
-            skipped=skipped,
-            embeddings=Condition.stack([e for _, _, e in usable if e is not None]) if self.reader.manifest else None,
-        )
+        return join_clips([self._usable(draw, skipped) for draw in draws], skipped)
 
     def _usable(self, draw: Draw, skipped: list[tuple[str, str]]) -> tuple[Sample, Clip, Condition | None]:
         """The sample at one place, or the first substitute that can be used."""
@@ -135,10 +125,26 @@ class Clips(Dataset[list[VideoBatch]]):
         )
 
 
-def _stack(videos: Sequence[Tensor]) -> Tensor:
-    """``[B, C, T, H, W]``, in memory as decoded, with colours last: turning that around would take time here."""
-    return rearrange(
-        torch.stack([rearrange(video, "c t h w -> t h w c") for video in videos]), "b t h w c -> b c t h w"
+def join_clips(
+    usable: Sequence[tuple[Sample, Clip, Condition | None]], skipped: Sequence[tuple[str, str]]
+) -> VideoBatch:
+    """A batch of clips of one modality.
+
+    Args:
+        usable: Samples, their pixels, and maybe embeddings of their captions: all or none.
+        skipped: ``(place, reason)`` of the files that could not be used meanwhile.
+    """
+    # In memory as decoded, with colours last: turning that around would take time here.
+    pixels = torch.stack([rearrange(clip.video, "c t h w -> t h w c") for _, clip, _ in usable])
+    embeddings = [embedding for _, _, embedding in usable if embedding is not None]
+    return VideoBatch(
+        captions=[sample.caption for sample, _, _ in usable],
+        fps=torch.tensor([clip.fps for _, clip, _ in usable], dtype=torch.float32),
+        resolution=torch.tensor([clip.resolution for _, clip, _ in usable], dtype=torch.float32),
+        video=rearrange(pixels, "b t h w c -> b c t h w"),
+        keys=[sample.key for sample, _, _ in usable],
+        skipped=list(skipped),
+        embeddings=Condition.stack(embeddings) if embeddings else None,
     )
 
 

@@ -72,7 +72,8 @@ class Timed(io.RawIOBase):
         super().__init__()
         self.file = file
         self.seconds = seconds
-        self.seek, self.tell, self.name = file.seek, file.tell, file.name  # type: ignore[method-assign]
+        self.seek, self.tell = file.seek, file.tell  # type: ignore[method-assign]
+        self.name = getattr(file, "name", "")
         self._end = time.monotonic() + seconds
 
     def readable(self) -> bool:

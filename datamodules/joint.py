@@ -21,6 +21,7 @@ from .embeddings import read_manifest
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
 from .samples import SUFFIXES, Index, Modality, NothingUsable, Sample, Unusable, count_reasons
 from .sources import Source, index_source
+from .streams import StreamedClips, is_stream
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,8 @@ class JointData(LightningDataModule):
         shape: Size of one video; a video is read at this size, an image at this height and width.
         videos: Videos with captions: a folder, searched at any depth, a tar file, several by a pattern
             (``shards/*.tar``) or a list in braces (``shards/{000..099}.tar``); or several such sources, with weights.
-            ~ and environment variables are replaced.
+            ~ and environment variables are replaced. Or streams, http(s) or ``pipe:`` and a command, which promise
+            less (page "Data").
         images: Images with captions, likewise.
         video_batch_size: Videos per batch and device; 0 without `videos`.
         image_batch_size: Images per batch and device; 0 without `images`.
@@ -65,8 +67,8 @@ class JointData(LightningDataModule):
     def __init__(
         self,
         shape: VideoShape,
-        videos: Path | Sequence[Source] | None = None,
-        images: Path | Sequence[Source] | None = None,
+        videos: str | Path | Sequence[Source] | None = None,
+        images: str | Path | Sequence[Source] | None = None,
         video_batch_size: int = 0,
         image_batch_size: int = 0,
         fps: Sequence[float] = (24.0, 12.0, 8.0, 4.0),
@@ -114,6 +116,13 @@ class JointData(LightningDataModule):
             self._sources["video"] = _sources(videos, "video")
         if images is not None:
             self._sources["image"] = _sources(images, "image")
+        paths = [source.path for of in self._sources.values() for source in of]
+        self._streamed = any(map(is_stream, paths))
+        settings = {"holdout": holdout, "image_steps": image_steps, "embeddings": embeddings}
+        if self._streamed and (given := [name for name, value in settings.items() if value]):
+            raise ValueError(f"{given[0]} is {settings[given[0]]}: streams (http, pipe:) don't offer this; use files")
+        if self._streamed and not all(map(is_stream, paths)):
+            raise ValueError(f"videos and images are {paths}: all must be streams (http, pipe:), or none")
         self._batch_sizes = {modality: sizes[modality] for modality in self._sources}
         self._origin = Origin(0, dict.fromkeys(SUFFIXES, 0))
         self._train: dict[Modality, list[list[Sample]]] = {}  # of each source
@@ -126,10 +135,10 @@ class JointData(LightningDataModule):
             ValueError: A source is missing or holds too few samples for `holdout`.
             NothingUsable: It holds no sample, or more than `most_unusable` of its files cannot be used.
         """
-        if self._train:
+        if self._train or self._streamed:
             return
         listed = {
-            modality: [index_source(source.path, modality) for source in sources]
+            modality: [index_source(Path(source.path), modality) for source in sources]
             for modality, sources in self._sources.items()
         }
         if self.embeddings:
@@ -145,6 +154,8 @@ class JointData(LightningDataModule):
 
     def train_dataloader(self) -> Loader:
         """Endless batches from the trainer's step on."""
+        if self._streamed:
+            return self._streaming_loader()
         order = self._order()
         samples = {modality: list(itertools.chain(*sources)) for modality, sources in self._train.items()}
         return self._loader(samples, order.streams, SharedOut(order), _seed())
@@ -206,6 +217,8 @@ class JointData(LightningDataModule):
 
     def describe(self) -> dict[str, Any]:
         """The census with what becomes of it: sources with their shares, clips per step, steps per pass."""
+        if self._streamed:
+            return {}
         _, world = self._place()
         order, described = self._order(), dict[str, Any]()
         for modality, sources in self._train.items():
@@ -214,7 +227,7 @@ class JointData(LightningDataModule):
             per_step = self._batch_sizes[modality] * world
             described[modality] = self.census[modality].as_dict() | {
                 "sources": [
-                    {"path": str(source.path), "samples": size, "share": round(share, 4)}
+                    {"path": source.path, "samples": size, "share": round(share, 4)}
                     for source, size, share in zip(self._sources[modality], sizes, shares, strict=True)
                 ],
                 "held_out": len(self._validation[modality]),
@@ -263,6 +276,14 @@ class JointData(LightningDataModule):
             generator=torch.Generator(),  # or the loader would draw from the model's stream of random numbers
         )
 
+    def _streaming_loader(self) -> Loader:
+        urls = {modality: [source.path for source in sources] for modality, sources in self._sources.items()}
+        weights = {m: [source.weight or 1.0 for source in sources] for m, sources in self._sources.items()}
+        rank, world = self._place()
+        clips = StreamedClips(urls, weights, self._batch_sizes, self._reader(), _seed(), rank, world, self._step())
+        own = torch.Generator()  # as in `_loader`
+        return Loader(clips, batch_size=None, num_workers=self.num_workers, generator=own)
+
     def _reader(self) -> Reader:
         return Reader(self.shape, self.fps, self.manifest, self.seconds_per_file)
 
@@ -291,9 +312,9 @@ def _manifest(samples: Sequence[Sample]) -> dict[str, str]:
     )
 
 
-def _sources(given: Path | Sequence[Source], modality: Modality) -> list[Source]:
+def _sources(given: str | Path | Sequence[Source], modality: Modality) -> list[Source]:
     """The sources that a setting names, all with weights or none."""
-    sources = [Source(Path(given))] if isinstance(given, str | Path) else list(given)
+    sources = [Source(str(given))] if isinstance(given, str | Path) else list(given)
     weighted = [source.weight for source in sources if source.weight is not None]
     if not sources:
         raise ValueError(f"{modality}s is an empty list: name a folder or shards, or leave it out")

@@ -34,11 +34,11 @@ class Source:
     Args:
         path: A folder, a tar file, or several by a pattern (``shards/*.tar``) or a list in braces
             (``shards/{000..099}.tar``); or a ``.csv`` or ``.jsonl`` file of ``path`` and ``caption``. ~ and
-            environment variables are replaced.
+            environment variables are replaced. Or streams of tars, http(s) or ``pipe:`` and a command, also as lists.
         weight: Its share beside the other sources, of any sum. None for all: each sample counts the same.
     """
 
-    path: Path
+    path: str
     weight: float | None = None
 
 
