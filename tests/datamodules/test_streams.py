@@ -1,6 +1,7 @@
 """Shards over http and through pipes: nobody sees what another sees, and a broken stream is named and survived."""
 
 import http.server
+import json
 import shutil
 import threading
 from functools import partial
@@ -82,14 +83,23 @@ def consume(shards, rank, world, number, seed=0, start=0):
     return [parts[0].keys[0] for parts in islice(clips, number)]
 
 
-@pytest.mark.parametrize("world", [1, 2, 8])
-def test_ranks_share_a_pass(shards, world):
-    """With enough shards each has its own; with too few, each takes every so many samples of all."""
+def test_ranks_with_shards_of_their_own(shards):
+    about = [json.loads(path.read_text())["samples"] for path in sorted(shards.glob("shard-*.json"))]
+    videos = [[each["key"] for each in samples if each["modality"] == "video"] for samples in about]
+    assert len(videos) == 2 and all(videos)
     seen = []
-    for rank in range(world):
-        own = consume(shards, rank, world, 9)
-        seen += own[: next(i for i in range(9) if own[i] in own[:i])]  # until the second pass
+    for rank in range(2):
+        [first] = consume(shards, rank, 2, 1)
+        own = next(keys for keys in videos if first.removesuffix(".mp4") in keys)
+        seen += consume(shards, rank, 2, len(own))
     assert sorted(seen) == [f"videos/{i}.mp4" for i in range(8)]
+
+
+def test_more_ranks_than_shards_share_the_samples(shards):
+    """8 videos of two shards: each of 8 ranks has one of them in each pass."""
+    seen = [consume(shards, rank, 8, 3) for rank in range(8)]
+    for turn in range(3):
+        assert sorted(own[turn] for own in seen) == [f"videos/{i}.mp4" for i in range(8)]
 
 
 def test_order_is_of_the_seed_and_a_resume_draws_another(shards):
