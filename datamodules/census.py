@@ -63,7 +63,7 @@ class Count:
         Raises:
             NothingUsable: More are, or all.
         """
-        if self.looked_at and (not self.usable or self.share_unusable > most_unusable):
+        if self.files and (not self.usable or self.share_unusable > most_unusable):
             counts = ", ".join(f"{number} {code}" for code, number in self.unusable.items())
             seen = f"{self.share_unusable:.0%} of {self.files} files cannot be used ({counts})"
             raise NothingUsable(f"{modality}s: {seen}; for example {next(iter(self.examples.values()))}")

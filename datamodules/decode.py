@@ -12,6 +12,7 @@ import time
 import warnings
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO, NamedTuple
 
@@ -107,11 +108,22 @@ def decode_image(file: BinaryIO, shape: VideoShape) -> Clip:
     Raises:
         Unusable: "corrupt", or "too large" for more pixels than Pillow takes (``PIL.Image.MAX_IMAGE_PIXELS``).
     """
+    with open_image(file) as image:
+        return _fit_image(image, shape)
+
+
+@contextmanager
+def open_image(file: BinaryIO) -> Iterator[Image.Image]:
+    """An image whose header was read.
+
+    Raises:
+        Unusable: "corrupt" or "too large", also for what goes wrong while it is open.
+    """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
-                return _fit_image(image, shape)
+                yield image
     except Unusable:
         raise
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -179,7 +191,9 @@ def decode_video(file: BinaryIO, shape: VideoShape, fps: Sequence[float], genera
                     video = rearrange(torch.from_numpy(np.stack(frames)), "t h w c -> c t h w")
                     return Clip(video, rate, fit.resolution)
                 extent = extent._replace(duration=end - extent.start)
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except Unusable:
+        raise
+    except Exception as error:  # headers may say anything: sides of 0, times beyond all numbers
         raise Unusable("corrupt", getattr(error, "strerror", None) or str(error)) from error
     raise Unusable("corrupt", "each reading ends at another time")
 
@@ -288,7 +302,7 @@ class _Fit:
         self.turns = round(frame.rotation / 90) % 4  # anticlockwise, to be upright
         wanted = self.shape.height, self.shape.width
         height, width = wanted[::-1] if self.turns % 2 else wanted
-        stored = float(frame.height), float(round(frame.width * self.aspect))
+        stored = float(frame.height), float(max(1, round(frame.width * self.aspect)))
         self.resolution = stored[::-1] if self.turns % 2 else stored
         scale = max(height / stored[0], width / stored[1])
         self.rows, self.columns = max(height, round(scale * stored[0])), max(width, round(scale * stored[1]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import av
-from PIL import Image
+import io
 
-from .decode import Timed, extent_of, open_stream
+import av
+
+from .decode import Timed, extent_of, open_image, open_stream
 from .samples import Modality, Sample, Unusable
 
 
@@ -18,8 +19,8 @@ def read_header(sample: Sample, modality: Modality, seconds: float = 60.0) -> di
         seconds: How long it may take.
 
     Raises:
-        Unusable: "corrupt", "cannot be opened", "too slow", or for videos "no video stream", "unknown codec" or "too
-            large".
+        Unusable: "corrupt", "cannot be opened", "too large", "too slow", or for videos "no video stream" or "unknown
+            codec".
     """
     try:
         file = sample.tree.open(sample.key)
@@ -27,15 +28,16 @@ def read_header(sample: Sample, modality: Modality, seconds: float = 60.0) -> di
         raise Unusable("cannot be opened", error.strerror or str(error)) from error
     try:
         with file:
+            timed = io.BufferedReader(Timed(file, seconds))
             if modality == "image":
-                with Image.open(file) as image:
+                with open_image(timed) as image:
                     return {"height": float(image.height), "width": float(image.width)}
-            with av.open(Timed(file, seconds), "r", metadata_errors="ignore") as container:
+            with av.open(timed, "r", metadata_errors="ignore") as container:
                 stream = open_stream(container)
                 extent = extent_of(container, stream)
                 size = {"height": float(stream.height), "width": float(stream.width)}
                 return size | {"fps": extent.rate, "seconds": extent.duration}
     except Unusable:
         raise
-    except Exception as error:  # on damaged files the readers of Pillow raise errors of any kind
+    except Exception as error:  # headers may say anything
         raise Unusable("corrupt", getattr(error, "strerror", None) or str(error)) from error

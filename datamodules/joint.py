@@ -145,15 +145,23 @@ class JointData(LightningDataModule):
             self.manifest = _manifest([sample for of in listed.values() for index in of for sample in index.samples])
         for modality, indices in listed.items():
             self._report(indices, modality)
-            samples = [sample for index in indices for sample in index.samples]
-            skipped = [skip for index in indices for skip in index.skipped]
-            looks = Looks(samples, modality, self._reader(), decode=False)
-            self.census[modality] = take_census(looks, skipped, limit=_LOOKED_AT)
-            self.census[modality].judge(modality, self.most_unusable)
-            self._train[modality], self._validation[modality] = _split(indices, modality, self.holdout)
+            together = Index([s for index in indices for s in index.samples], [s for i in indices for s in i.skipped])
+            weighted = len(indices) > 1 and self._sources[modality][0].weight is not None
+            for index in [*(indices if weighted else ()), together]:  # where one gives nothing, no other stands in
+                looks = Looks(index.samples, modality, self._reader(), decode=False)
+                self.census[modality] = take_census(looks, index.skipped, limit=_LOOKED_AT)
+                self.census[modality].judge(modality, self.most_unusable)
+            self._train[modality], self._validation[modality] = self._split(indices, modality)
 
     def train_dataloader(self) -> Loader:
-        """Endless batches from the trainer's step on."""
+        """Endless batches from the trainer's step on.
+
+        Raises:
+            ValueError: Steps are of a number of batches that changes: where a run is would not be known.
+        """
+        schedule = getattr(self.trainer, "accumulation_scheduler", None)
+        if schedule is not None and len(schedule.scheduling) > 1:
+            raise ValueError("GradientAccumulationScheduler: use trainer.accumulate_grad_batches, the same throughout")
         if self._streamed:
             return self._streaming_loader()
         order = self._order()
@@ -197,8 +205,9 @@ class JointData(LightningDataModule):
             return {}
         order, step = self._order(), self._step()
         return {
-            "step": step,
+            "step": self.trainer.global_step if self.trainer else 0,
             "positions": {name: order.position(name, step) for name in self._sources},
+            "settings": self._settings(),
             "samples": {name: [count.samples, count.keys] for name, count in self.census.items()},
         }
 
@@ -206,7 +215,11 @@ class JointData(LightningDataModule):
         """Go on where the run had come to, and say if the samples are not what they were."""
         if not state_dict:
             return
-        self._origin = Origin(state_dict["step"], self._origin.positions | state_dict["positions"])
+        window = self.trainer.accumulate_grad_batches if self.trainer else 1
+        self._origin = Origin(state_dict["step"] * window, self._origin.positions | state_dict["positions"])
+        for name, value in self._settings().items():
+            if (before := state_dict["settings"][name]) != value:
+                logger.warning("data: %s is %s, not %s as at the checkpoint: the order is another", name, value, before)
         for name, count in self.census.items():
             number, keys = state_dict["samples"].get(name, (0, ""))
             if keys != count.keys:
@@ -220,19 +233,25 @@ class JointData(LightningDataModule):
         if self._streamed:
             return {}
         _, world = self._place()
+        window = self.trainer.accumulate_grad_batches if self.trainer else 1
         order, described = self._order(), dict[str, Any]()
         for modality, sources in self._train.items():
             sizes, stream = [len(samples) for samples in sources], order.streams[modality]
             shares = [n / 1000 for n in stream.shares] if len(stream.sizes) > 1 else [n / sum(sizes) for n in sizes]
-            per_step = self._batch_sizes[modality] * world
+            share_of_steps = order.share_of_steps(modality)
+            per_step = self._batch_sizes[modality] * world * window * share_of_steps
             described[modality] = self.census[modality].as_dict() | {
                 "sources": [
-                    {"path": source.path, "samples": size, "share": round(share, 4)}
+                    {
+                        "path": str(source.path),
+                        "samples": size,
+                        "share": round(share, 4),
+                        "steps_per_pass": round(size / (share * per_step), 1),
+                    }
                     for source, size, share in zip(self._sources[modality], sizes, shares, strict=True)
                 ],
                 "held_out": len(self._validation[modality]),
                 "per_step": per_step,
-                "steps_per_pass": round(sum(sizes) / per_step, 1),
             }
         return described
 
@@ -247,6 +266,27 @@ class JointData(LightningDataModule):
             total = sum(len(index.samples) for index in indices) + len(skipped)
             counts = f"{modality}s: {len(skipped)} of {total} ({count_reasons(reason for _, reason in skipped)})"
             logger.warning("%s cannot be used and are left out:%s%s", counts, named, more)
+
+    def _split(self, indices: Sequence[Index], modality: Modality) -> tuple[list[list[Sample]], list[Sample]]:
+        """Samples to train on of each source, and those to validate on: by hash, so that a new file changes little."""
+        everything = [sample for index in indices for sample in index.samples]
+        everything.sort(key=lambda sample: hashlib.sha256(os.fsencode(sample.key)).digest())
+        looks = Looks(everything, modality, self._reader(), decode=False)
+        usable = (everything[i] for i in range(len(everything)) if "reason" not in looks[i])
+        held = list(itertools.islice(usable, self.holdout))
+        known = set(map(id, held))
+        kept = [[sample for sample in index.samples if id(sample) not in known] for index in indices]
+        for index, samples in zip(indices, kept, strict=True):
+            if not samples or len(held) < self.holdout:
+                found = f"{index.samples[0].tree.path} has {len(index.samples)} {modality}s"
+                fix = "it must be less, so that some are left to train on"
+                raise ValueError(f"holdout is {self.holdout}, but {found}: {fix}")
+        return kept, held
+
+    def _settings(self) -> dict[str, Any]:
+        """What the order depends on, beside the samples."""
+        weights = {name: [source.weight for source in sources] for name, sources in self._sources.items()}
+        return {"seed": _seed(), "holdout": self.holdout, "weights": weights}
 
     def _order(self) -> TrainOrder:
         rank, world = self._place()
@@ -277,7 +317,7 @@ class JointData(LightningDataModule):
         )
 
     def _streaming_loader(self) -> Loader:
-        urls = {modality: [source.path for source in sources] for modality, sources in self._sources.items()}
+        urls = {modality: [str(source.path) for source in sources] for modality, sources in self._sources.items()}
         weights = {m: [source.weight or 1.0 for source in sources] for m, sources in self._sources.items()}
         rank, world = self._place()
         clips = StreamedClips(urls, weights, self._batch_sizes, self._reader(), _seed(), rank, world, self._step())
@@ -322,17 +362,3 @@ def _sources(given: str | Path | Sequence[Source], modality: Modality) -> list[S
         weights = [source.weight for source in sources]
         raise ValueError(f"{modality}s: the weights are {weights}: give all a finite one above 0, or none")
     return sources
-
-
-def _split(indices: Sequence[Index], modality: Modality, holdout: int) -> tuple[list[list[Sample]], list[Sample]]:
-    """Samples to train on of each source, and those to validate on: by hash, so that a new file changes little."""
-    everything = [sample for index in indices for sample in index.samples]
-    by_hash = sorted(everything, key=lambda sample: hashlib.sha256(os.fsencode(sample.key)).digest())
-    held = by_hash[:holdout]
-    known = set(map(id, held))
-    kept = [[sample for sample in index.samples if id(sample) not in known] for index in indices]
-    for index, samples in zip(indices, kept, strict=True):
-        if not samples:
-            found = f"{index.samples[0].tree.path} has {len(index.samples)} {modality}s"
-            raise ValueError(f"holdout is {holdout}, but {found}: it must be less, so that some are left to train on")
-    return kept, held

@@ -166,6 +166,12 @@ class TrainOrder:
         turns = self._turns(modality, step) - self._turns(modality, self.origin.step)
         return self.origin.positions[modality] + turns * self.world * self.batch_sizes[modality]
 
+    def share_of_steps(self, modality: Modality) -> float:
+        """Share of the steps that hold a modality."""
+        if self.image_steps is None:
+            return 1.0
+        return self.image_steps if modality == "image" else 1 - self.image_steps
+
     def _turns(self, modality: Modality, step: int) -> int:
         """How many of the steps before `step` hold a modality."""
         if self.image_steps is None:

@@ -7,6 +7,7 @@ machine, and again after a stop.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import posixpath
@@ -28,6 +29,8 @@ from .tars import read_contents
 
 INDEX = "index.json"
 """Sums up the shards of a folder; it is there when the folder is complete."""
+
+_MARKER = ".plan.json"  # says whose shards a folder holds, from the beginning on
 
 _BESIDE = (".json", ".safetensors")  # what travels with a media file, beside its caption
 _COMPANION_LIMIT = 1 << 28  # bytes of such a file
@@ -90,6 +93,7 @@ def make_plan(source: Path, shard_size: int, seed: int = 0) -> Plan:
             index = index_source(source, modality)
         except NothingUsable as error:
             nothing.append(error)
+            skipped += error.skipped
             continue
         skipped += index.skipped
         for sample in index.samples:
@@ -120,7 +124,8 @@ def _unique(key: str, taken: set[str]) -> str:
     parts = [part for part in posixpath.splitext(key)[0].split("/") if part not in ("", ".", "..")]
     stem = "/".join(part.replace(".", "_") for part in parts)
     suffix = posixpath.splitext(key)[1].lstrip(".").lower()
-    candidates = [stem, f"{stem}_{suffix}"] + [f"{stem}_{suffix}_{number}" for number in range(2, 2 + len(taken))]
+    numbered = (f"{stem}_{suffix}_{number}" for number in itertools.count(2))
+    candidates = itertools.chain([stem, f"{stem}_{suffix}"], numbered)
     name = next(candidate for candidate in candidates if candidate not in taken)
     taken.add(name)
     return name
@@ -144,6 +149,7 @@ def write_shards(plan: Plan, out: Path, part: int = 0, parts: int = 1, workers: 
 
     Raises:
         ValueError: The folder holds shards of another plan, or something else.
+        NothingUsable: All are written, and no file could be used.
     """
     _begin(out, plan)
     mine = [number for number in range(part, len(plan.shards), parts) if not _is_written(out, plan, number)]
@@ -168,14 +174,17 @@ def _share(plan: Plan, out: Path) -> None:
 
 
 def _begin(out: Path, plan: Plan) -> None:
+    """Mark the folder as that of a plan, or check that it is."""
+    marker = out / _MARKER
+    if marker.exists():
+        if _read_json(marker).get("plan") != plan.hash:
+            raise ValueError(f"{out} is of other files or another shard size: choose a new folder or empty this one")
+        return
+    foreign = [path.name for path in out.iterdir()] if out.exists() else []
+    if foreign:
+        raise ValueError(f"{out} holds {min(foreign)}, which is not of this packing: choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(out.iterdir()):
-        if path.name.startswith(".shard-") or path.name == INDEX:
-            continue
-        if not (path.name.startswith("shard-") and path.suffix in (".tar", ".json")):
-            raise ValueError(f"{out} holds {path.name}, which is no shard: choose a new folder")
-        if path.suffix == ".json" and _read_json(path).get("plan") != plan.hash:
-            raise ValueError(f"{path} is of other files or another shard size: choose a new folder or empty this one")
+    _write_json(marker, {"plan": plan.hash, "shards": len(plan.shards)})
 
 
 def _is_written(out: Path, plan: Plan, number: int) -> bool:
@@ -248,6 +257,8 @@ def _summarize(out: Path, plan: Plan) -> dict[str, Any]:
         "skipped": dict(skipped.most_common()),
         "shards": shards,
     }
+    if summary["complete"] and not counts:
+        raise NothingUsable(f"no file can be packed: {dict(skipped.most_common())}; {out} holds empty shards")
     if summary["complete"]:
         _write_json(out / INDEX, summary)
     return summary

@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -49,7 +49,16 @@ class Unusable(Exception):
 
 
 class NothingUsable(ValueError):
-    """A source holds no file that can be used; the message counts the files by reason."""
+    """A source holds no file that can be used; the message counts the files by reason.
+
+    Args:
+        message: What to say.
+        skipped: ``(place, reason)`` of its files.
+    """
+
+    def __init__(self, message: str, skipped: Sequence[tuple[str, str]] = ()) -> None:
+        super().__init__(message)
+        self.skipped = skipped
 
 
 def count_reasons(reasons: Iterable[str]) -> str:
@@ -128,7 +137,7 @@ def _caption(tree: Tree, prefix: str, stem: str, names: Set[str], listed: str) -
     elif f"{stem}.json" in names:
         try:
             fields = json.loads(_read(tree, f"{prefix}{stem}.json"))
-        except (json.JSONDecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise Unusable("bad caption", f"{stem}.json is not JSON: {error}") from error
         text = _caption_field(fields) or listed
     return check_caption(text, f"no text in {stem}.txt, `caption` in {stem}.json or line in {METADATA}")
@@ -142,9 +151,13 @@ def check_caption(text: str, missing: str = "it is empty") -> str:
         missing: What to say if there is none.
 
     Raises:
-        Unusable: "no caption" or "caption too long".
+        Unusable: "no caption", "bad caption" or "caption too long".
     """
     text = text.strip()
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise Unusable("bad caption", f"it holds half a character: {error}") from error
     if not text:
         raise Unusable("no caption", missing)
     if len(text) > _LONGEST:
@@ -187,6 +200,6 @@ def _read_metadata(tree: Tree, name: str) -> Iterator[tuple[str, str]]:
         try:
             fields = json.loads(line)
             yield str(fields["file_name"]), _caption_field(fields)
-        except (json.JSONDecodeError, RecursionError, KeyError, TypeError) as error:
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
             example = '{"file_name": "a.mp4", "caption": "A dog."}'
             raise ValueError(f"{path}, line {number}: {error!r}; a line looks like {example}") from error

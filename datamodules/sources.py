@@ -38,7 +38,7 @@ class Source:
         weight: Its share beside the other sources, of any sum. None for all: each sample counts the same.
     """
 
-    path: str
+    path: str | Path
     weight: float | None = None
 
 
@@ -62,7 +62,7 @@ def index_source(path: Path, modality: Modality) -> Index:
     samples = [sample for index in indices for sample in index.samples]
     skipped = missing + [skip for index in indices for skip in index.skipped]
     if not samples:
-        raise NothingUsable(_why_nothing(path, modality, skipped))
+        raise NothingUsable(_why_nothing(path, modality, skipped), skipped)
     return Index(sorted(samples, key=lambda sample: (sample.key, sample.place)), sorted(skipped))
 
 
@@ -106,7 +106,7 @@ def _expand(path: Path) -> list[Path]:
         raise ValueError(f"{name}: {error}; a list looks like shards/{{000..099}}.tar") from error
     found: list[str] = []
     for each in names:
-        matches = sorted(glob.glob(each)) if glob.has_magic(each) else [each]
+        matches = sorted(glob.glob(each, recursive=True)) if glob.has_magic(each) else [each]
         if not matches:
             raise ValueError(f"{each}: no file has a name like this")
         found += matches
@@ -131,7 +131,10 @@ def _index_list(path: Path, modality: Modality) -> Index:
             name, caption = row.get("path"), row.get("caption")
             if not isinstance(name, str):
                 raise ValueError(f"{path}, line {number}: no path; a line has path and caption")
-            if os.path.splitext(name)[1].lower() not in SUFFIXES[modality]:
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix not in SUFFIXES[modality]:
+                if not any(suffix in of for of in SUFFIXES.values()):
+                    skipped.append((tree.locate(name), f"unknown suffix: {suffix or 'there is none'}"))
                 continue
             try:
                 samples.append(Sample(tree, name, check_caption(caption if isinstance(caption, str) else "")))
@@ -145,6 +148,7 @@ def _index_list(path: Path, modality: Modality) -> Index:
 
 
 def _read_csv(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
+    csv.field_size_limit(1 << 24)  # so that a long caption is one bad line, not the end of the list
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         for row in reader:
@@ -157,7 +161,7 @@ def _read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
             if line.strip():
                 try:
                     row = json.loads(line)
-                except (json.JSONDecodeError, RecursionError) as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(f"{path}, line {number}: {error}") from error
                 yield number, row if isinstance(row, dict) else {}
 

@@ -32,9 +32,9 @@ SCHEMES = ("pipe:", "http://", "https://")
 _SHUFFLED = 100  # samples that are in memory to be drawn from, in each worker
 
 
-def is_stream(path: str) -> bool:
+def is_stream(path: str | Path) -> bool:
     """Whether a source can only be read from beginning to end."""
-    return path.startswith(SCHEMES)
+    return str(path).startswith(SCHEMES)
 
 
 class Memory(Tree):

@@ -12,6 +12,7 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator, Set
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -21,6 +22,14 @@ from .trees import Tree
 _BLOCK = 512
 _COMPANION = ".embeddings.tar"
 _VERSION = 1  # raise it when a scan finds other things
+_WITHOUT_DATA = (
+    tarfile.LNKTYPE,
+    tarfile.SYMTYPE,
+    tarfile.CHRTYPE,
+    tarfile.BLKTYPE,
+    tarfile.DIRTYPE,
+    tarfile.FIFOTYPE,
+)
 _SEARCHED = 1 << 20  # bytes at a time where a header is looked for
 _LONGEST_EXTENSION = 1 << 20  # bytes of a header that says more about the next; a larger one is damaged
 
@@ -69,8 +78,14 @@ class Tar(Tree):
         contents = read_contents(path)
         self.members = contents.members
         self.lost = contents.lost
+        self._beside: Tar | None = None
         beside = companion(path)
-        self._beside = Tar(beside) if beside != path and beside.exists() else None
+        if beside != path and beside.exists():
+            try:
+                self._beside = Tar(beside)
+                self.lost = [*self.lost, *self._beside.lost]
+            except (OSError, ValueError) as error:  # the media are good all the same
+                self.lost = [*self.lost, (beside.name, f"bad shard: {error}")]
 
     def folders(self) -> Iterator[tuple[str, Set[str]]]:
         """See `Tree`."""
@@ -92,6 +107,10 @@ class Tar(Tree):
     def size(self, name: str) -> int:
         """See `Tree`."""
         return self._find(name)[1]
+
+    def locate(self, name: str) -> str:
+        """See `Tree`; a name that leads out of the tar looks as if it did not."""
+        return f"{self.path}/{name}"
 
     def _find(self, name: str) -> tuple[int, int]:
         try:
@@ -188,7 +207,8 @@ def read_contents(path: Path) -> Contents:
         temporary.write_text(json.dumps(state | {"members": contents.members, "lost": contents.lost}))
         os.replace(temporary, index)
     except OSError:  # a folder that cannot be written to is scanned each time
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return contents
 
 
@@ -220,7 +240,8 @@ def scan(path: Path) -> Contents:
                 offset, extensions = end if following is None else following, {}
                 continue
             start = offset + _BLOCK
-            offset = start + -(-header.size // _BLOCK) * _BLOCK
+            has_data = header.type not in _WITHOUT_DATA  # whatever their header says
+            offset = start + (-(-header.size // _BLOCK) * _BLOCK if has_data else 0)
             if header.type in (tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.SOLARIS_XHDTYPE):
                 extensions = _read_extension(_at(file, start, min(header.size, _LONGEST_EXTENSION)), header.type)
                 continue

@@ -20,7 +20,8 @@ from .decode import draw_times, extent_of, open_stream
 from .order import Draw, SharedOut, Stream, TrainOrder, clip_generator
 from .samples import Sample
 
-_BATCH = 4
+BATCH = 4
+"""Clips per batch of the loader."""
 
 
 @dataclass
@@ -57,7 +58,7 @@ def measure(samples: Sequence[Sample], reader: Reader, workers: int, clips: int,
     """Read clips by the loader and by the bare loop, in turn.
 
     Args:
-        samples: Videos; those that cannot be used make it slower.
+        samples: Videos, all usable.
         reader: How they are read.
         workers: Processes on each side.
         clips: Clips per process and round.
@@ -68,7 +69,7 @@ def measure(samples: Sequence[Sample], reader: Reader, workers: int, clips: int,
         stream = Stream("video", number, [len(samples)])
         loader.append(_loader_rate(samples, stream, reader, workers, clips))
         processes = max(1, workers)
-        start, stop = _ahead(workers) * _BATCH, (_ahead(workers) + clips * processes // _BATCH) * _BATCH
+        start, stop = _ahead(workers) * BATCH, (_ahead(workers) + clips * processes // BATCH) * BATCH
         jobs = [range(start + turn, stop, processes) for turn in range(processes)]  # what the loader is timed with
         draws = [[Draw("video", stream.index(position), position) for position in job] for job in jobs]
         if workers:
@@ -90,7 +91,7 @@ def measure(samples: Sequence[Sample], reader: Reader, workers: int, clips: int,
 
 def _loader_rate(samples: Sequence[Sample], stream: Stream, reader: Reader, workers: int, clips: int) -> float:
     """Clips per second, once the workers have begun."""
-    order = TrainOrder({"video": stream}, {"video": _BATCH})
+    order = TrainOrder({"video": stream}, {"video": BATCH})
     loader = Loader(
         Clips({"video": samples}, {"video": stream}, reader, seed=0),
         sampler=SharedOut(order),
@@ -102,10 +103,10 @@ def _loader_rate(samples: Sequence[Sample], stream: Stream, reader: Reader, work
     for _ in range(_ahead(workers)):
         next(batches)
     begin = time.monotonic()
-    number = clips * max(1, workers) // _BATCH
+    number = clips * max(1, workers) // BATCH
     for _ in itertools.islice(batches, number):
         pass
-    return number * _BATCH / (time.monotonic() - begin)
+    return number * BATCH / (time.monotonic() - begin)
 
 
 def _ahead(workers: int) -> int:

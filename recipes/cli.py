@@ -6,6 +6,7 @@ Nothing heavy is imported before the verb is known, so that ``snapvideo --help``
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 import traceback
 
@@ -45,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0; 2: a setting or an argument is wrong; 3: the data cannot be used; 1: anything else.
     """
     argv = sys.argv[1:] if argv is None else argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names of files may be of any bytes
     if not argv or argv[0] in ("-h", "--help", "help"):
         print(HELP.format(verbs="\n".join(f"  {verb:10}{text}" for verb, (_, text) in VERBS.items())))
         return 0

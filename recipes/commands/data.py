@@ -84,7 +84,7 @@ def _check_options(check: argparse.ArgumentParser) -> None:
 def _check(options: argparse.Namespace) -> None:
     from ...components.media import write_bytes
     from ...datamodules.census import Looks, take_census
-    from ...datamodules.samples import SUFFIXES, NothingUsable
+    from ...datamodules.samples import SUFFIXES, Index, NothingUsable
     from ...datamodules.sources import index_source
 
     reader = _reader(options.recipe)
@@ -94,7 +94,9 @@ def _check(options: argparse.Namespace) -> None:
             index = index_source(options.source, modality)
         except NothingUsable as error:
             nothing.append(error)
-            continue
+            if not error.skipped:
+                continue
+            index = Index([], list(error.skipped))
         looks = Looks(index.samples, modality, reader, decode=not options.quick)
         counts[modality] = take_census(looks, index.skipped, options.workers, options.limit, f"{modality}s")
         print(_report(modality, counts[modality]))
@@ -191,11 +193,20 @@ def _bench(options: argparse.Namespace) -> None:
 
     from ...components.interfaces import VideoShape
     from ...components.media import write_bytes
+    from ...datamodules.census import Looks
     from ...datamodules.sources import index_source
-    from ...datamodules.throughput import measure
+    from ...datamodules.throughput import BATCH, measure
 
     reader = _reader(options.recipe)
+    if options.rounds < 1 or options.clips < BATCH:
+        raise UserError(
+            f"--rounds {options.rounds} --clips {options.clips}: at least 1 round, of at least {BATCH} clips"
+        )
     samples = index_source(options.source, "video").samples
+    looks = Looks(samples, "video", reader, decode=True)
+    samples = [sample for index, sample in enumerate(samples) if "reason" not in looks[index]]
+    if not samples:
+        raise UserError(f"{options.source}: no video can be used; see snapvideo data check")
     results = []
     print(f"{'size':>10}{'workers':>9}{'clips/s':>10}{'bare loop':>11}{'fraction':>10}")
     for height, width in map(_size, options.size):

@@ -92,5 +92,8 @@ def test_what_becomes_of_the_files(files):
     described = json.loads(json.dumps(data.describe()))
     assert [described[name]["samples"] for name in ("video", "image")] == [8, 5]
     assert [described[name]["per_step"] for name in ("video", "image")] == [3, 2]
-    assert [described[name]["steps_per_pass"] for name in ("video", "image")] == [2.0, 1.5]
-    assert described["video"]["sources"] == [{"path": str(files / "videos"), "samples": 6, "share": 1.0}]
+    [source] = described["video"]["sources"]
+    assert source == {"path": str(files / "videos"), "samples": 6, "share": 1.0, "steps_per_pass": 2.0}
+    turns = JointData(SHAPE, files / "videos", files / "images", 3, 2, fps=[10.0], image_steps=0.25)
+    turns.setup("fit")
+    assert turns.describe()["image"]["sources"][0]["steps_per_pass"] == 10.0

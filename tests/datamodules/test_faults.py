@@ -7,6 +7,7 @@ import shutil
 import tarfile
 import time
 import zlib
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.datamodules import JointData
 from snapvideo.datamodules.clips import Clips, Reader
+from snapvideo.datamodules.headers import read_header
 from snapvideo.datamodules.order import Draw, Stream
 from snapvideo.datamodules.samples import NothingUsable, Unusable
 from snapvideo.datamodules.sources import index_source
@@ -56,6 +58,14 @@ def lying_video(media, name):
     path.write_bytes(data)
 
 
+def squeezed(media, name):
+    """A video whose header says that its pixels are hardly as wide as a line."""
+    path = media.video(name, aspect=Fraction(2))
+    data = path.read_bytes()
+    at = data.index(b"pasp") + 4
+    path.write_bytes(data[:at] + (1).to_bytes(4, "big") + (32767).to_bytes(4, "big") + data[at + 8 :])
+
+
 @pytest.fixture
 def faulty(media):
     """Files with their faults: name -> reason, None for those that can be used."""
@@ -76,6 +86,8 @@ def faulty(media):
     media.video("latin.mp4", caption=None).with_suffix(".txt").write_bytes("Straße".encode("latin-1"))
     media.video("long.mp4", caption=None).with_suffix(".txt").write_text("word " * 20_000)
     media.broken("bomb.png", bomb(20_000))
+    media.broken("bomblet.png", bomb(10_000))
+    squeezed(media, "squeezed.mp4")
     lying_video(media, "lying.mp4")
     good = dict.fromkeys([f"good{i}.{end}" for i in range(3) for end in ("mp4", "jpg")])
     return good | {
@@ -95,6 +107,8 @@ def faulty(media):
         "latin.mp4": "bad caption",
         "long.mp4": "caption too long",
         "bomb.png": "too large",
+        "bomblet.png": "too large",
+        "squeezed.mp4": None,  # pixels 32767 times as high as wide
     }
 
 
@@ -111,6 +125,16 @@ def reasons(source) -> dict[str, str | None]:
             except Unusable as error:
                 found[sample.key] = str(error).split(":")[0]
     return found
+
+
+def test_headers_alone_give_the_same_reasons(faulty, media):
+    """But for what only decoding finds."""
+    for modality in ("video", "image"):
+        for sample in index_source(media.folder, modality).samples:
+            try:
+                read_header(sample, modality)
+            except Unusable as error:
+                assert str(error).split(":")[0] == faulty[sample.key]
 
 
 @pytest.mark.parametrize("kind", ["folder", "tar"])
@@ -238,7 +262,7 @@ def memory() -> float:
 @pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="memory is read from /proc")
 def test_memory_stays_flat_over_2000_clips(faulty, media):
     """Good files and bad ones."""
-    for name in ("bomb.png", "long.mp4"):
+    for name in ("bomb.png", "bomblet.png", "long.mp4"):
         (media.folder / name).unlink()
     samples = {m: index_source(media.folder, m).samples for m in ("video", "image")}
     streams = {m: Stream(m, 0, [len(samples[m])]) for m in samples}

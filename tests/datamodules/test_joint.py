@@ -408,6 +408,43 @@ def test_real_files(real_data):
     assert len(seen) == 54 and datamodule.skipped == {}
 
 
+@pytest.mark.parametrize("window", [1, 2])
+def test_a_run_goes_on_with_other_accumulation(folders, tmp_path, window):
+    loader = {"images": None, "image_batch_size": 0}
+    options = {"val_check_interval": None, "accumulate_grad_batches": 4}
+    whole = fit(tmp_path / "whole", data(folders, **loader, video_batch_size=1), 5, **options)
+    fit(tmp_path / "parts", data(folders, **loader, video_batch_size=1), 3, **options)
+    options["accumulate_grad_batches"] = window
+    datamodule = data(folders, **loader, video_batch_size=8 // window)
+    rest = fit(tmp_path / "parts", datamodule, 4, tmp_path / "parts/last.ckpt", **options)
+    keys = [key for seen in rest.seen for key in seen[: 8 // window]]
+    assert keys == [seen[0] for seen in whole.seen[12:]]
+
+
+def test_a_resume_says_that_the_settings_changed(folders, tmp_path, caplog, monkeypatch):
+    fit(tmp_path, data(folders), 1)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "1")
+    fit(tmp_path, data(folders, holdout=1), 2, tmp_path / "last.ckpt")
+    assert "data: seed is 1, not 0 as at the checkpoint" in caplog.text
+    assert "data: holdout is 1, not 0 as at the checkpoint" in caplog.text
+
+
+def test_error_of_a_weighted_source_of_which_nothing_can_be_used(folders, tmp_path):
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    (bad / "a.mp4").touch()
+    (bad / "a.txt").write_text("empty")
+    with pytest.raises(NothingUsable, match=r"100% of 1 files cannot be used \(1 corrupt\)"):
+        ready(data(folders, videos=[Source(str(folders["videos"]), 0.9), Source(str(bad), 0.1)]))
+
+
+def test_unusable_files_are_not_held_out(folders, media):
+    for i in range(30):
+        media.broken(f"videos/bad{i}.mp4")
+    datamodule = ready(data(folders, images=None, image_batch_size=0, holdout=5, most_unusable=0.9))
+    assert held(datamodule) <= {f"{i}.mp4" for i in range(8)} and len(held(datamodule)) == 5
+
+
 def test_a_resume_says_that_the_data_changed(folders, media, tmp_path, caplog):
     fit(tmp_path, data(folders), 1)
     fit(tmp_path, data(folders), 2, tmp_path / "last.ckpt")

@@ -16,6 +16,7 @@ import webdataset
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.datamodules import JointData
 from snapvideo.datamodules.pack import INDEX, make_plan, write_shards
+from snapvideo.datamodules.samples import NothingUsable
 
 
 def pack(source, out, size=6000, **options):
@@ -128,8 +129,34 @@ def test_other_files_or_another_size_are_refused(files, tmp_path):
         pack(files, tmp_path / "out", size=3000)
     (tmp_path / "full").mkdir()
     (tmp_path / "full/mine.txt").touch()
-    with pytest.raises(ValueError, match=r"holds mine\.txt, which is no shard"):
+    with pytest.raises(ValueError, match=r"holds mine\.txt, which is not of this packing"):
         pack(files, tmp_path / "full")
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/shard-000000.tar").write_bytes(b"precious")
+    with pytest.raises(ValueError, match=r"holds shard-000000\.tar, which is not of this packing"):
+        pack(files, tmp_path / "theirs")
+    assert (tmp_path / "theirs/shard-000000.tar").read_bytes() == b"precious"
+
+
+def test_many_files_of_one_name_are_named_in_no_time(media):
+    """Not in the square of their number."""
+    for i in range(20):
+        (media.folder / f"in/{i}").mkdir(parents=True)
+        for j in range(100):
+            media.broken(f"in/{i}/{j}.mp4", caption="x")
+    began = time.monotonic()
+    make_plan(media.folder / "in", 1000)
+    assert time.monotonic() - began < 5
+
+
+def test_a_modality_of_which_nothing_can_be_used_is_counted(media, tmp_path):
+    media.video("in/a.mp4")
+    for i in range(3):
+        media.image(f"in/{i}.jpg", caption=None)
+    assert pack(media.folder / "in", tmp_path / "out")["skipped"] == {"no caption": 3}
+    media.broken("bad/a.mp4")
+    with pytest.raises(NothingUsable, match=r"no file can be packed: \{'corrupt': 1\}"):
+        pack(media.folder / "bad", tmp_path / "empty")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
@@ -137,14 +164,21 @@ def test_lists_of_paths_and_captions(media, tmp_path, suffix):
     media.video("clips/a.mp4", caption=None)
     media.video("elsewhere/b.mp4", caption=None)
     media.image("clips/c.jpg", caption=None)
-    rows = [("a.mp4", "one, two"), ("../elsewhere/b.mp4", "b"), ("c.jpg", "c"), ("gone.mp4", "d"), ("a.mp4", "")]
+    rows = [
+        ("b.MPG", "a format that is not read"),
+        ("a.mp4", "one, two"),
+        ("../elsewhere/b.mp4", "b"),
+        ("c.jpg", "c"),
+        ("gone.mp4", "d"),
+        ("a.mp4", ""),
+    ]
     path = media.folder / f"clips/list{suffix}"
     if suffix == ".csv":
         path.write_text("path,caption\n" + "".join(f'{name},"{caption}"\n' for name, caption in rows))
     else:
         path.write_text("".join(json.dumps({"path": name, "caption": text}) + "\n" for name, text in rows))
     summary = pack(path, tmp_path / "out")
-    assert summary["skipped"] == {"no caption": 1, "cannot be opened": 1}
+    assert summary["skipped"] == {"no caption": 1, "cannot be opened": 1, "unknown suffix": 1}
     found = {name: data for name, data in members(tmp_path / "out").items() if name.endswith(".txt")}
     assert found == {"a.txt": b"one, two", "elsewhere/b.txt": b"b", "c.txt": b"c"}
 

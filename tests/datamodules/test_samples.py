@@ -94,6 +94,8 @@ def test_sources_of_captions(tmp_path, read):
         ("a.json", b'["caption"]', "no caption"),
         ("a.json", b'{"caption": 3}', "no caption"),
         ("a.json", b'{"caption": ""}', "no caption"),
+        ("a.json", b'{"caption": "half an emoji \\ud83d"}', "bad caption"),
+        ("a.json", b'{"caption": "x", "id": ' + b"1" * 5000 + b"}", "bad caption"),
         ("a.txt", b"long " * 3000, "caption too long"),
         ("a.txt", b"long " * 300_000, "caption too long"),
     ],
@@ -105,7 +107,7 @@ def test_captions_that_are_none(tmp_path, read, name, content, code):
     index = read("video")
     assert keys(index) == ["b.mp4"]
     [(place, reason)] = index.skipped
-    assert place.endswith("/a.mp4") and reason.startswith(code + ": ") and (name in reason or "characters" in reason)
+    assert place.endswith("/a.mp4") and reason.startswith(code + ": ") and (name in reason or "character" in reason)
 
 
 def test_error_of_a_folder_without_media(tmp_path, read):

@@ -173,3 +173,40 @@ def test_the_scan_is_kept_until_the_tar_changes(tmp_path, monkeypatch):
     assert contents(Tar(path)) == {"NEW.mp4": b"new"}
     (tmp_path / ".a.tar.index.json").write_text("{}")
     assert contents(Tar(path)) == {"NEW.mp4": b"new"}
+
+
+def test_links_take_no_space_whatever_they_say(tmp_path):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("link.mp4")
+        link.type, link.linkname = tarfile.SYMTYPE, "0.txt"
+        tar.addfile(link)
+        for i in range(4):
+            info = tarfile.TarInfo(f"{i}.txt")
+            info.size = 600
+            tar.addfile(info, io.BytesIO(bytes([i]) * 600))
+    data = bytearray(path.read_bytes())
+    data[124:136] = b"00000004000\0"  # 2048 bytes
+    data[148:156] = b" " * 8
+    data[148:156] = f"{sum(data[:512]):06o}\0 ".encode()
+    path.write_bytes(data)
+    assert sorted(scan(path).members) == ["0.txt", "1.txt", "2.txt", "3.txt"]
+
+
+def test_damaged_embeddings_leave_the_media(tmp_path):
+    write(tmp_path / "a.tar", {"a.mp4": b"x"})
+    (tmp_path / "a.embeddings.tar").write_bytes(b"junk" * 1000)
+    tree = Tar(tmp_path / "a.tar")
+    assert contents(tree) == {"a.mp4": b"x"}
+    assert [name for name, _ in tree.lost] == ["a.embeddings.tar"]
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path, monkeypatch):
+    write(tmp_path / "a.tar")
+
+    def refuse(*_, **__):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("pathlib.Path.write_text", refuse)
+    monkeypatch.setattr("pathlib.Path.unlink", refuse)
+    assert contents(Tar(tmp_path / "a.tar")) == FILES
