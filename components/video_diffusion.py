@@ -164,6 +164,7 @@ class VideoDiffusion(LightningModule):
             return
         mesh = self.device_mesh["data_parallel"]
         for part in (self.backbone, self.conditioner):
+            part.to(memory_format=torch.contiguous_format)  # FSDP spreads no other; a U-Net's is channels-last
             for block in blocks(part):
                 fully_shard(block, mesh=mesh)
             fully_shard(part, mesh=mesh)
