@@ -15,8 +15,10 @@ import webdataset
 
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.datamodules import JointData
+from snapvideo.datamodules.clips import Reader
 from snapvideo.datamodules.pack import INDEX, make_plan, write_shards
 from snapvideo.datamodules.samples import NothingUsable
+from snapvideo.datamodules.sources import index_source
 
 
 def pack(source, out, size=6000, **options):
@@ -208,3 +210,19 @@ def test_killed_and_gone_on_with(media, tmp_path):
     pack(source, out, size=2000)
     assert hashes(out) == hashes(tmp_path / "whole")
     assert not list(out.glob(".*.tmp"))
+
+
+def test_real_files_of_every_codec_give_the_same_clips(real_data, tmp_path):
+    """From shards as from the folder; names with dots are others in shards."""
+    assert pack(real_data, tmp_path / "out", size=2_000_000)["skipped"] == {}
+
+    def clips(source, modality):
+        reader = Reader(VideoShape(4, 18, 32), fps=[8.0], manifest=None, seconds=60.0)
+        samples = index_source(source, modality).samples
+        read = [reader(sample, modality, np.random.default_rng(0))[0] for sample in samples]
+        pixels = [hashlib.sha256(clip.video.numpy().tobytes()).hexdigest() for clip in read]
+        return {(s.caption, *c.resolution, p) for s, c, p in zip(samples, read, pixels, strict=True)}
+
+    for modality, count in (("video", 24), ("image", 30)):
+        assert len(clips(real_data, modality)) == count
+        assert clips(tmp_path / "out/*.tar", modality) == clips(real_data, modality)
