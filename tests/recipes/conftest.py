@@ -47,3 +47,11 @@ def work(trained, monkeypatch):
     """That folder, as the current one."""
     monkeypatch.chdir(trained[0])
     return trained[0]
+
+
+@pytest.fixture(scope="session")
+def shapes(tmp_path_factory):
+    """A folder of six videos and four images of moving shapes; copy it to change it."""
+    root = tmp_path_factory.mktemp("shapes") / "shapes"
+    assert call("data", "synth", root, "--videos", 6, "--images", 4, "--size", 32, "--workers", 1).code == 0
+    return root

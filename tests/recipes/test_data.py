@@ -8,13 +8,6 @@ import pytest
 from .conftest import call
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("data")
-    call("data", "synth", root / "shapes", "--videos", 6, "--images", 4, "--size", 32, "--workers", 1)
-    return root / "shapes"
-
-
 @pytest.fixture
 def root(shapes, tmp_path):
     """Six videos and four images, of which a video is empty, one has no caption, and no image has one."""

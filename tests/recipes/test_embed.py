@@ -13,13 +13,6 @@ from snapvideo.components.conditioning import Text
 from .conftest import call
 
 
-@pytest.fixture(scope="module")
-def shapes(tmp_path_factory):
-    root = tmp_path_factory.mktemp("embed")
-    call("data", "synth", root / "shapes", "--videos", 5, "--images", 3, "--size", 32, "--workers", 1)
-    return root / "shapes"
-
-
 @pytest.fixture
 def root(shapes, tmp_path):
     return shutil.copytree(shapes, tmp_path / "shapes")
@@ -41,10 +34,10 @@ def fit(encoder, runs, videos, images, *words):
 
 def test_each_file_has_what_the_encoder_says(root, encoders):
     out = embed(root, encoders["t5"])
-    assert out.startswith("8 captions to embed") and "0 are embedded already" in out
+    assert out.startswith("10 captions to embed") and "0 are embedded already" in out
     text = Text(4, str(encoders["t5"]), max_length=12)
     files = sorted(root.rglob("*.safetensors"))
-    assert len(files) == 8
+    assert len(files) == 10
     for file in files:
         caption = file.with_suffix(".txt").read_text().strip()
         hidden = text.pretrained.encode(*text.pretrained.tokenize([caption], torch.device("cpu")))[0]
@@ -63,7 +56,7 @@ def test_only_what_is_missing_or_changed_is_written_again(root, encoders):
     files[1].with_suffix(".txt").write_text("another caption")
     assert embed(root, encoders["t5"]).startswith("2 captions to embed")
     assert [file for file in files if file.stat().st_mtime_ns != before[file]] == files[:2]
-    assert embed(root, encoders["bert"]).startswith("8 captions to embed")
+    assert embed(root, encoders["bert"]).startswith("10 captions to embed")
 
 
 @pytest.mark.parametrize("kind", ["folder", "shards"])
