@@ -35,6 +35,7 @@ class Count:
         share_unusable: Share of all files that cannot be used, as far as what was looked at tells.
         unusable: How many files cannot be used, by reason, the most frequent first.
         examples: Of each reason, the first file and what is wrong with it.
+        bad: ``place: reason`` of all files that cannot be used.
         spread: Of what is usable, quantiles of frames per second, seconds, height and width in pixels, and characters
             of the caption.
     """
@@ -47,11 +48,12 @@ class Count:
     share_unusable: float
     unusable: dict[str, int] = field(default_factory=dict)
     examples: dict[str, str] = field(default_factory=dict)
+    bad: list[str] = field(default_factory=list)
     spread: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
+        """For JSON, without the list of all files that cannot be used."""
+        return {name: value for name, value in asdict(self).items() if name != "bad"}
 
     def judge(self, modality: Modality, most_unusable: float) -> None:
         """Refuse data of which too little can be used.
@@ -139,6 +141,7 @@ def take_census(
         share_unusable=round(share, 4),
         unusable={code: len(by_reason[code]) for code in ordered},
         examples={code: by_reason[code][0] for code in ordered},
+        bad=[line for code in ordered for line in by_reason[code]],
         spread={name: _spread([each[name] for each in usable]) for name in (usable[0] if usable else ())},
     )
 

@@ -20,6 +20,7 @@ from .samples import Sample, Unusable
 
 SUFFIX = ".safetensors"
 CAPTION = "caption"
+_LONGEST_HEADER = 1 << 20  # bytes
 MANIFEST = ("encoder", "revision", "tokenizer", "max_length", "dtype", "width")
 """Fields that say how embeddings were made; all embeddings of a training agree in them."""
 
@@ -40,7 +41,7 @@ def read_manifest(sample: Sample) -> dict[str, str]:
     Raises:
         Unusable: "no embedding" or "bad embedding".
     """
-    return _metadata(_read(sample))
+    return _metadata(_read(sample, header=True))
 
 
 def read_embedding(sample: Sample, manifest: Mapping[str, str]) -> Condition:
@@ -74,11 +75,15 @@ def read_embedding(sample: Sample, manifest: Mapping[str, str]) -> Condition:
     return Condition(tokens.unsqueeze(0), torch.ones(1, len(tokens), dtype=torch.bool))
 
 
-def _read(sample: Sample) -> bytes:
+def _read(sample: Sample, header: bool = False) -> bytes:
+    """The file, or its header alone."""
     name = embedding_name(sample)
     try:
         with sample.tree.open(name) as file:
-            return file.read()
+            if not header:
+                return file.read()
+            length = file.read(8)
+            return length + file.read(min(int.from_bytes(length, "little"), _LONGEST_HEADER))
     except FileNotFoundError as error:
         raise Unusable("no embedding", f"there is no {posixpath.basename(name)}") from error
     except OSError as error:
@@ -88,6 +93,7 @@ def _read(sample: Sample) -> bytes:
 def _metadata(data: bytes) -> dict[str, str]:
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        return {str(key): str(value) for key, value in header["__metadata__"].items()}
+        metadata = {str(key): str(value) for key, value in header["__metadata__"].items()}
+        return {field: metadata[field] for field in (*MANIFEST, CAPTION)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise Unusable("bad embedding", "it does not say how it was made; write it by snapvideo data embed") from error

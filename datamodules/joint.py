@@ -7,6 +7,7 @@ import itertools
 import logging
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,11 @@ from lightning.pytorch import LightningDataModule
 from ..components.interfaces import VideoBatch, VideoShape
 from .census import Count, Looks, take_census
 from .clips import Clips, Loader, Reader
-from .embeddings import read_manifest
+from .embeddings import MANIFEST, read_manifest
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
 from .samples import SUFFIXES, Index, Modality, NothingUsable, Sample, Unusable, count_reasons
 from .sources import Source, index_source
-from .streams import StreamedClips, is_stream
+from .streams import StreamedClips, StreamLoader, is_stream
 
 logger = logging.getLogger(__name__)
 
@@ -164,6 +165,7 @@ class JointData(LightningDataModule):
             raise ValueError("GradientAccumulationScheduler: use trainer.accumulate_grad_batches, the same throughout")
         if self._streamed:
             return self._streaming_loader()
+        self._agree()
         order = self._order()
         samples = {modality: list(itertools.chain(*sources)) for modality, sources in self._train.items()}
         return self._loader(samples, order.streams, SharedOut(order), _seed())
@@ -277,11 +279,26 @@ class JointData(LightningDataModule):
         known = set(map(id, held))
         kept = [[sample for sample in index.samples if id(sample) not in known] for index in indices]
         for index, samples in zip(indices, kept, strict=True):
-            if not samples or len(held) < self.holdout:
+            if samples and len(held) < self.holdout:
+                raise ValueError(
+                    f"holdout is {self.holdout}, but only {len(held)} {modality}s can be used: set it lower"
+                )
+            if not samples:
                 found = f"{index.samples[0].tree.path} has {len(index.samples)} {modality}s"
                 fix = "it must be less, so that some are left to train on"
                 raise ValueError(f"holdout is {self.holdout}, but {found}: {fix}")
         return kept, held
+
+    def _agree(self) -> None:
+        """See that all ranks have found the same samples.
+
+        Raises:
+            ValueError: They have not: a disk was slow, or files came while they looked.
+        """
+        keys = [[sample.key for sample in source] for sources in self._train.values() for source in sources]
+        mine = hashlib.sha256(repr(keys).encode()).hexdigest()
+        if self.trainer and self.trainer.strategy.broadcast(mine) != mine:
+            raise ValueError(f"rank {self.trainer.global_rank} has found other samples than rank 0: start again")
 
     def _settings(self) -> dict[str, Any]:
         """What the order depends on, beside the samples."""
@@ -321,8 +338,13 @@ class JointData(LightningDataModule):
         weights = {m: [source.weight or 1.0 for source in sources] for m, sources in self._sources.items()}
         rank, world = self._place()
         clips = StreamedClips(urls, weights, self._batch_sizes, self._reader(), _seed(), rank, world, self._step())
-        own = torch.Generator()  # as in `_loader`
-        return Loader(clips, batch_size=None, num_workers=self.num_workers, generator=own)
+        return StreamLoader(
+            clips,
+            self._step,
+            num_workers=self.num_workers,
+            pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # as in `_loader`
+        )
 
     def _reader(self) -> Reader:
         return Reader(self.shape, self.fps, self.manifest, self.seconds_per_file)
@@ -340,16 +362,17 @@ def _seed() -> int:
 
 
 def _manifest(samples: Sequence[Sample]) -> dict[str, str]:
-    """How the first embedding was made, which all others must have been, too."""
-    problem = ""
+    """How most embeddings were made, as all must have been."""
+    found, problem = Counter[tuple[tuple[str, str], ...]](), ""
     for sample in samples[:_LOOKED_AT]:
         try:
-            return read_manifest(sample)
+            found[tuple((field, value) for field, value in read_manifest(sample).items() if field in MANIFEST)] += 1
         except Unusable as error:
             problem = problem or f"{sample.place}: {error}"
-    raise NothingUsable(
-        f"embeddings: the first {min(len(samples), _LOOKED_AT)} samples have none; for example {problem}"
-    )
+    if not found:
+        tried = min(len(samples), _LOOKED_AT)
+        raise NothingUsable(f"embeddings: the first {tried} samples have none; for example {problem}")
+    return dict(found.most_common(1)[0][0])
 
 
 def _sources(given: str | Path | Sequence[Source], modality: Modality) -> list[Source]:

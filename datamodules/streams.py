@@ -12,9 +12,9 @@ import itertools
 import posixpath
 import random
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import webdataset
@@ -22,13 +22,14 @@ from braceexpand import braceexpand
 from torch.utils.data import IterableDataset, get_worker_info
 
 from ..components.interfaces import Condition, VideoBatch
-from .clips import Reader, join_clips
+from .clips import Loader, Reader, join_clips
 from .decode import Clip
 from .samples import SUFFIXES, Modality, NothingUsable, Sample, Unusable, count_reasons, index_tree
 from .trees import Tree
 
 SCHEMES = ("pipe:", "http://", "https://")
 
+_EMPTY_PASSES = 5  # in a row, until a source counts as one without samples
 _SHUFFLED = 100  # samples that are in memory to be drawn from, in each worker
 
 
@@ -85,7 +86,7 @@ class StreamedClips(IterableDataset[list[VideoBatch]]):
         seed: The run's.
         rank: Which rank, from 0.
         world: How many ranks.
-        start: The step that the run begins with: from another, it draws other orders.
+        start: The step that an iteration begins with: from another, it draws other orders.
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class StreamedClips(IterableDataset[list[VideoBatch]]):
         """Batches without end.
 
         Raises:
-            NothingUsable: A pass through a source came to an end without a sample that can be used.
+            NothingUsable: Five passes in a row through a source brought no sample that can be used.
         """
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
@@ -149,6 +150,7 @@ class StreamedClips(IterableDataset[list[VideoBatch]]):
         """Samples with their clips, of one source, pass by pass."""
         shards = list(braceexpand(url))
         enough = len(shards) >= consumers  # whole shards for each; else each takes every so many samples of all
+        empty = 0
         for number in itertools.count():
             generator = np.random.default_rng([*key, number, consumer])
             found, seen, turn = 0, len(skipped), itertools.count()
@@ -164,8 +166,27 @@ class StreamedClips(IterableDataset[list[VideoBatch]]):
                         found += 1
                     except Unusable as error:
                         skipped.append((sample.place, str(error)))
-            if not found:
+            empty = 0 if found else empty + 1  # another pass may bring other shards
+            if empty == _EMPTY_PASSES:
                 raise NothingUsable(f"{modality}s: no sample of {url} can be used ({_why(skipped[seen:], consumers)})")
+
+
+class StreamLoader(Loader):
+    """Tells the clips, whenever an iteration begins, at which step.
+
+    Args:
+        clips: The clips.
+        step: Tells the step.
+        options: Of the DataLoader.
+    """
+
+    def __init__(self, clips: StreamedClips, step: Callable[[], int], **options: Any) -> None:  # torch's
+        super().__init__(clips, batch_size=None, **options)
+        self.clips, self.step = clips, step
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # as in Loader
+        self.clips.start = self.step()
+        return super().__iter__()
 
 
 def _why(skipped: Sequence[tuple[str, str]], consumers: int) -> str:
@@ -180,7 +201,8 @@ def _records(shards: list[str], seed: str, skipped: list[tuple[str, str]]) -> It
     def note(error: Exception) -> bool:
         url = next((arg for arg in error.args if isinstance(arg, str) and is_stream(arg)), "a stream")
         what = textwrap.shorten(str(error.args[0] if error.args else error), 200)
-        skipped.append((url, f"broken stream: {type(error).__name__}: {what}"))
+        reason = "duplicate" if "duplicate file name" in what else "broken stream"
+        skipped.append((url, f"{reason}: {type(error).__name__}: {what}"))
         return True
 
     pipeline = webdataset.DataPipeline(

@@ -99,7 +99,7 @@ class Tar(Tree):
 
     def open(self, name: str) -> BinaryIO:
         """See `Tree`."""
-        if self._beside is not None and name not in self.members:
+        if self._beside is not None and name in self._beside.members:  # newer than what was packed with the media
             return self._beside.open(name)
         offset, size = self._find(name)
         return io.BufferedReader(Slice(self.path, offset, size, name), buffer_size=1 << 15)

@@ -6,15 +6,18 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader
+from transformers.utils.hub import cached_file
 from webdataset import TarWriter
 
 from ..components.conditioning.text import Pretrained, Text
@@ -38,19 +41,29 @@ def manifest_of(pretrained: Pretrained, max_length: int) -> dict[str, str]:
         ValueError: There is no such encoder.
     """
     config, tokenizer = pretrained.config, pretrained.tokenizer
-    revision = getattr(config, "_commit_hash", None)
-    if revision is None:  # a folder
-        vocabulary = json.dumps(tokenizer.get_vocab(), sort_keys=True)
-        revision = hashlib.sha256((config.to_json_string() + vocabulary).encode()).hexdigest()[:16]
     values = (
         pretrained.name,
-        revision,
+        _revision(pretrained.name),
         f"{type(tokenizer).__name__} of {len(tokenizer)}",
         max_length,
-        "bfloat16",
+        str(pretrained.dtype).removeprefix("torch."),
         config.hidden_size,
     )
     return dict(zip(MANIFEST, map(str, values), strict=True))
+
+
+def _revision(name: str) -> str:
+    """The commit of an encoder on the hub; of a folder, a hash of its config and the beginnings of its weights."""
+    path = Path(cached_file(name, "config.json") or name)
+    if commit := re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix()):
+        return commit[1]
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config.pop("transformers_version", None)
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for weights in sorted([*path.parent.glob("*.safetensors"), *path.parent.glob("*.bin")]):
+        with weights.open("rb") as file:
+            digest.update(f"{weights.name} {weights.stat().st_size}".encode() + file.read(1 << 20))
+    return digest.hexdigest()[:16]
 
 
 def samples_to_embed(source: Path, manifest: dict[str, str]) -> tuple[list[Sample], int]:
@@ -60,14 +73,19 @@ def samples_to_embed(source: Path, manifest: dict[str, str]) -> tuple[list[Sampl
 
     Raises:
         NothingUsable: There are no samples.
-        ValueError: There is nothing of this name.
+        ValueError: There is nothing of this name, or two samples of one name have different captions.
     """
     unique: dict[tuple[str, str], Sample] = {}
     nothing = []
     for modality in SUFFIXES:
         try:
             for sample in index_source(source, modality).samples:
-                unique.setdefault((str(sample.tree.path), embedding_name(sample)), sample)
+                first = unique.setdefault((str(sample.tree.path), embedding_name(sample)), sample)
+                if first.caption != sample.caption:
+                    raise ValueError(
+                        f"{first.place} and {sample.place} would share {embedding_name(sample)}, but have different "
+                        "captions: give the files names of their own"
+                    )
         except NothingUsable as error:
             nothing.append(error)
     if not unique:
@@ -120,6 +138,7 @@ class Embedder(LightningModule):
         self.samples = samples
         self.batch_size = batch_size
         self._tar: tuple[Path, TarWriter] | None = None
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # a rank may have nothing left to do
 
     def predict_dataloader(self) -> DataLoader[list[int]]:
         """This rank's batches, as numbers of samples."""
@@ -183,7 +202,8 @@ def embed(source: Path, encoder: str, max_length: int, batch_size: int, devices:
     samples, there = samples_to_embed(source, manifest)
     tokens = sum(min(max_length, math.ceil(len(sample.caption) / 4) + 1) for sample in samples)
     size = 2 * tokens * int(manifest["width"]) / 1e6
-    print(f"{len(samples)} captions to embed, about {size:,.0f} MB; {there} are embedded already", flush=True)
+    plan = f"{len(samples)} captions to embed, about {size:,.0f} MB; {there} are embedded already"
+    rank_zero_only(print)(plan, flush=True)
     if samples:
         strategy = "ddp" if devices > 1 else "auto"
         trainer = Trainer(devices=devices, strategy=strategy, logger=False, enable_checkpointing=False)
@@ -200,9 +220,12 @@ class SameEncoder(Callback):
             UserError: A field differs.
         """
         manifest = getattr(getattr(trainer, "datamodule", None), "manifest", None)
-        for part in pl_module.modules():
-            if not manifest or not isinstance(part, Text):
-                continue
+        if not manifest:
+            return
+        parts = [part for part in pl_module.modules() if isinstance(part, Text)]
+        if not parts:
+            raise UserError("data.embeddings: no conditioner takes them; use Text, or set data.embeddings=false")
+        for part in parts:
             wanted = {"encoder": part.pretrained.name, "max_length": str(part.max_length)}
             for field, value in wanted.items():
                 if manifest[field] != value:

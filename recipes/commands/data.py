@@ -102,7 +102,7 @@ def _check(options: argparse.Namespace) -> None:
         print(_report(modality, counts[modality]))
     if options.json:
         settings = {"recipe": options.recipe, "num_frames": reader.shape.num_frames, "fps": list(reader.fps)}
-        figures = {modality: count.as_dict() for modality, count in counts.items()}
+        figures = {modality: count.as_dict() | {"bad": count.bad} for modality, count in counts.items()}
         write_bytes(options.json, json.dumps(settings | figures, indent=1).encode())
     if not counts:
         raise nothing[0]
@@ -204,7 +204,7 @@ def _bench(options: argparse.Namespace) -> None:
         )
     samples = index_source(options.source, "video").samples
     looks = Looks(samples, "video", reader, decode=True)
-    samples = [sample for index, sample in enumerate(samples) if "reason" not in looks[index]]
+    samples = [sample for index, sample in enumerate(samples[:256]) if "reason" not in looks[index]]
     if not samples:
         raise UserError(f"{options.source}: no video can be used; see snapvideo data check")
     results = []
@@ -246,7 +246,10 @@ def _embed(options: argparse.Namespace) -> None:
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} {getattr(options, name)}: it must be at least 1")
     dtype = getattr(torch, options.dtype)
-    embed(options.source, options.encoder, options.max_length, options.batch, options.devices, dtype)
+    try:
+        embed(options.source, options.encoder, options.max_length, options.batch, options.devices, dtype)
+    except OSError as error:
+        raise UserError(f"embeddings of {options.source} cannot be written: {error}") from error
     print("train:  snapvideo fit ... --data.embeddings true, with a Text conditioner of this encoder and max_length")
 
 

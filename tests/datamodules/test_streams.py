@@ -134,3 +134,19 @@ def test_error_of_what_streams_do_not_offer(options):
 def test_error_of_streams_beside_files(files):
     with pytest.raises(ValueError, match=r"all must be streams \(http, pipe:\), or none"):
         data("https://host/a.tar", images=files)
+
+
+def test_a_dead_shard_ends_no_training(shards):
+    """Each of two consumers has one shard in a pass, and one shard is not there."""
+    url = f"pipe:cat {shards}/{{shard-000000,missing}}.tar"
+    for rank in range(2):
+        clips = StreamedClips({"video": [url]}, {"video": [1.0]}, {"video": 1}, READER, 0, rank, 2, 0)
+        assert len(list(islice(clips, 12))) == 12
+
+
+def test_another_epoch_is_another_pass(shards):
+    datamodule = data(f"pipe:cat {shards}/{names(shards)}", images=None, image_batch_size=0)
+    loader, step = datamodule.train_dataloader(), iter((0, 3))
+    loader.step = lambda: next(step)
+    first, second = ([parts[0].keys for parts in islice(loader, 4)] for _ in range(2))
+    assert first != second

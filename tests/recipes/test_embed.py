@@ -9,6 +9,8 @@ import torch
 from safetensors import safe_open
 
 from snapvideo.components.conditioning import Text
+from snapvideo.datamodules.sources import index_source
+from snapvideo.recipes.embed import batches_of
 
 from .conftest import call
 
@@ -45,7 +47,7 @@ def test_each_file_has_what_the_encoder_says(root, encoders):
             torch.testing.assert_close(opened.get_tensor("tokens"), hidden.bfloat16(), rtol=0.02, atol=0.02)
             metadata = opened.metadata()
         assert metadata["encoder"] == str(encoders["t5"]) and metadata["max_length"] == "12"
-        assert metadata["width"] == "24" and metadata["dtype"] == "bfloat16"
+        assert metadata["width"] == "24" and metadata["dtype"] == "float32"
 
 
 def test_only_what_is_missing_or_changed_is_written_again(root, encoders):
@@ -76,6 +78,36 @@ def test_training_reads_them_and_no_encoder(root, encoders, tmp_path, kind):
     videos, images = (source, source) if kind == "shards" else (root / "videos", root / "images")
     result = fit(encoder, tmp_path / "runs", videos, images)
     assert result.code == 0, result.err
+
+
+def test_embeddings_that_nothing_takes_are_refused(root, encoders, tmp_path):
+    embed(root, encoders["t5"])
+    bytes_alone = "{class_path: ByteText, init_args: {dim: 32}}"
+    result = fit(
+        encoders["t5"], tmp_path / "runs", root / "videos", root / "images", "--model.conditioner", bytes_alone
+    )
+    assert result.code == 2 and "data.embeddings: no conditioner takes them" in result.err
+
+
+def test_newer_embeddings_of_a_tar_count(root, encoders, tmp_path):
+    """Not those that were packed with the media."""
+    embed(root, encoders["bert"])
+    call("data", "pack", root, tmp_path / "shards", "--shard-size", 0.01, "--workers", 1)
+    assert embed(f"{tmp_path}/shards/*.tar", encoders["t5"]).startswith("10 captions to embed")
+    assert embed(f"{tmp_path}/shards/*.tar", encoders["t5"]).startswith("0 captions to embed")
+
+
+def test_two_captions_for_one_embedding_are_refused(root, encoders):
+    (root / "list.csv").write_text("path,caption\nvideos/000000.mp4,one\nvideos/000000.mp4,two\n")
+    result = call("data", "embed", root / "list.csv", "--encoder", encoders["t5"])
+    assert result.code == 2 and "have different captions" in result.err
+
+
+def test_ranks_share_the_batches(shapes):
+    samples = index_source(shapes, "video").samples
+    ranks = [batches_of(samples, 4, rank, 3) for rank in range(3)]
+    assert sorted(i for batches in ranks for batch in batches for i in batch) == list(range(6))
+    assert [len(batches) for batches in ranks] == [1, 1, 0]
 
 
 def test_another_encoder_or_length_is_refused_by_name(root, encoders, tmp_path):
