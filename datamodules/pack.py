@@ -26,6 +26,7 @@ from .headers import read_header
 from .samples import SUFFIXES, Modality, NothingUsable, Sample, Unusable
 from .sources import index_source
 from .tars import read_contents
+from .whole_file import whole_file
 
 INDEX = "index.json"
 """Sums up the shards of a folder; it is there when the folder is complete."""
@@ -198,22 +199,21 @@ def _write_shard(number: int) -> int:
     path = out / plan.name(number)
     for stale in out.glob(f".{path.name}.*.tmp"):
         stale.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     samples, skipped = [], []
-    try:
-        with temporary.open("wb") as file, TarWriter(file, encoder=False, mtime=0.0, user="", group="") as tar:
-            for item in plan.shards[number]:
-                try:
-                    facts = read_header(item.sample, item.modality)
-                    tar.write(dict(_members(item)))
-                except Unusable as error:
-                    skipped.append([item.sample.place, str(error)])
-                    continue
-                about = {"key": item.key, "source": item.sample.place, "modality": item.modality, "bytes": item.size}
-                samples.append(about | facts)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        whole_file(path) as temporary,
+        temporary.open("wb") as file,
+        TarWriter(file, encoder=False, mtime=0.0, user="", group="") as tar,
+    ):
+        for item in plan.shards[number]:
+            try:
+                facts = read_header(item.sample, item.modality)
+                tar.write(dict(_members(item)))
+            except Unusable as error:
+                skipped.append([item.sample.place, str(error)])
+                continue
+            about = {"key": item.key, "source": item.sample.place, "modality": item.modality, "bytes": item.size}
+            samples.append(about | facts)
     read_contents(path)  # so that its index is there, too
     content = {"plan": plan.hash, "bytes": path.stat().st_size, "samples": samples, "skipped": skipped}
     _write_json(path.with_suffix(".json"), content)
@@ -270,9 +270,5 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

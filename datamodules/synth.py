@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from .shapes import DURATION, draw_scene, ground_truth, render
+from .whole_file import whole_file
 
 MANIFEST = "shapes.json"
 """Says how a folder was made; it is there when the folder is complete."""
@@ -120,7 +120,8 @@ def _begin(out: Path, settings: _Settings) -> bool:
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty and holds no {MANIFEST}: choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
-    _write(out / _PARTIAL, lambda path: path.write_text(json.dumps(wanted, indent=1) + "\n"))
+    with whole_file(out / _PARTIAL) as path:
+        path.write_text(json.dumps(wanted, indent=1) + "\n")
     return False
 
 
@@ -143,10 +144,12 @@ def _write_item(settings: _Settings, folder: Path, index: int) -> None:
     media.with_suffix(".json").write_text(json.dumps(truth) + "\n")
     if is_image:
         image = Image.fromarray(render(scene, 1, settings.size)[0])
-        _write(media, lambda path: image.save(path, format="JPEG", quality=92, subsampling=0))
+        with whole_file(media) as path:
+            image.save(path, format="JPEG", quality=92, subsampling=0)
     else:
         frames = render(scene, settings.num_frames, settings.size, settings.duration)
-        _write(media, lambda path: _encode(path, frames, settings.fps))
+        with whole_file(media) as path:
+            _encode(path, frames, settings.fps)
 
 
 def _encode(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
@@ -160,13 +163,3 @@ def _encode(path: Path, frames: NDArray[np.uint8], fps: int) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode(None))
-
-
-def _write(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file, then give it its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # another process may write the same
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from .trees import Tree
+from .whole_file import whole_file
 
 _BLOCK = 512
 _COMPANION = ".embeddings.tar"
@@ -202,13 +203,8 @@ def read_contents(path: Path) -> Contents:
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not there, or not ours
     contents = scan(path)
-    temporary = index.with_name(f"{index.name}.{os.getpid()}.tmp")
-    try:
+    with suppress(OSError), whole_file(index) as temporary:  # a folder that cannot be written to is scanned each time
         temporary.write_text(json.dumps(state | {"members": contents.members, "lost": contents.lost}))
-        os.replace(temporary, index)
-    except OSError:  # a folder that cannot be written to is scanned each time
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
     return contents
 
 

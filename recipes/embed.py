@@ -17,7 +17,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import save
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers.utils.hub import cached_file
 from webdataset import TarWriter
 
 from ..components.conditioning.text import Pretrained, Text
@@ -54,6 +53,8 @@ def manifest_of(pretrained: Pretrained, max_length: int) -> dict[str, str]:
 
 def _revision(name: str) -> str:
     """The commit of an encoder on the hub; of a folder, a hash of its config and the beginnings of its weights."""
+    from transformers.utils.hub import cached_file
+
     path = Path(cached_file(name, "config.json") or name)
     if commit := re.search(r"/snapshots/([0-9a-f]{40})/", path.as_posix()):
         return commit[1]

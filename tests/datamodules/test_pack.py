@@ -140,17 +140,6 @@ def test_other_files_or_another_size_are_refused(files, tmp_path):
     assert (tmp_path / "theirs/shard-000000.tar").read_bytes() == b"precious"
 
 
-def test_many_files_of_one_name_are_named_in_no_time(media):
-    """Not in the square of their number."""
-    for i in range(20):
-        (media.folder / f"in/{i}").mkdir(parents=True)
-        for j in range(100):
-            media.broken(f"in/{i}/{j}.mp4", caption="x")
-    began = time.monotonic()
-    make_plan(media.folder / "in", 1000)
-    assert time.monotonic() - began < 5
-
-
 def test_a_modality_of_which_nothing_can_be_used_is_counted(media, tmp_path):
     media.video("in/a.mp4")
     for i in range(3):
