@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -157,12 +158,16 @@ def write_shards(plan: Plan, out: Path, part: int = 0, parts: int = 1, workers: 
     total = sum(len(plan.shards[number]) for number in range(part, len(plan.shards), parts))
     left = sum(len(plan.shards[number]) for number in mine)
     workers = max(1, min((os.cpu_count() or 1) if workers is None else workers, len(mine)))
-    with (
-        tqdm(desc=f"writing {out}", total=total, initial=total - left, unit=" files", disable=None) as progress,
-        ProcessPoolExecutor(workers, initializer=_share, initargs=(plan, out)) as pool,
-    ):
-        for count in pool.map(_write_shard, mine):
-            progress.update(count)
+    with tqdm(desc=f"writing {out}", total=total, initial=total - left, unit=" files", disable=None) as progress:
+        if workers == 1:
+            _share(plan, out)
+            for count in map(_write_shard, mine):
+                progress.update(count)
+        else:
+            context = get_context("spawn")  # a fork may take along a lock that a thread of ours holds, and wait forever
+            with ProcessPoolExecutor(workers, context, _share, (plan, out)) as pool:
+                for count in pool.map(_write_shard, mine):
+                    progress.update(count)
     return _summarize(out, plan)
 
 
