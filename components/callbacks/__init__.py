@@ -1,6 +1,7 @@
-"""Callbacks of the trainer: averaged weights and sample grids."""
+"""Callbacks of the trainer: averaged weights, sample grids, peak memory."""
 
 from .ema import EMA
+from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
 
-__all__ = ["EMA", "SampleGrid"]
+__all__ = ["EMA", "PeakMemory", "SampleGrid"]

@@ -17,6 +17,7 @@ from torch import Tensor
 from ..interfaces import Prompt, VideoShape
 from ..media import GRID_VIDEOS, MAX_FPS, MIN_FPS, grid_columns, to_uint8, write_bytes, write_grid
 from .ema import EMA
+from .peak_memory import GB, watched
 
 
 @runtime_checkable
@@ -37,7 +38,7 @@ class SampleGrid(Callback):
     Each time it writes ``samples/step=.../`` in the run's folder, with ``grid.mp4``, ``grid.gif``,
     ``contact_sheet.png`` and ``meta.jsonl`` (a line for each video: prompt, seed, place), and shows the GIF and the
     sheet in TensorBoard (``samples/grid``, ``samples/contact_sheet``). With an `EMA` callback, the averaged weights are
-    sampled.
+    sampled. It logs the most memory that sampling needed, ``perf/peak_gb_sample``, as `PeakMemory` does of training.
 
     Args:
         prompts: Texts to sample.
@@ -110,7 +111,8 @@ class SampleGrid(Callback):
         # Every rank samples and the first writes: sharded weights need all, and nobody waits until a timeout.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
         ema = next((callback for callback in callbacks if isinstance(callback, EMA)), None)
-        with ema.averaged(module) if ema else nullcontext(), trainer.precision_plugin.forward_context():
+        averaged = ema.averaged(module) if ema else nullcontext()
+        with watched(module.device) as peak, averaged, trainer.precision_plugin.forward_context():
             videos = self._sample(module)
         run_folder = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
         if not trainer.is_global_zero:
@@ -120,6 +122,8 @@ class SampleGrid(Callback):
         write_grid(folder, videos, self.columns, self.fps)
         write_bytes(folder / "meta.jsonl", self._meta(step, "ema" if ema else "raw").encode())
         for logger in trainer.loggers:
+            if peak:  # Lightning, too, counts the first step as 0
+                logger.log_metrics({"perf/peak_gb_sample": peak[0] / GB}, max(0, step - 1))
             if isinstance(logger, TensorBoardLogger):
                 self._log(logger, folder / "grid.gif", step)
                 self._log(logger, folder / "contact_sheet.png", step)

@@ -1,0 +1,107 @@
+"""What a training tells while it runs: metrics in a file, its pace, and how long it waits for data."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import time
+from collections import deque
+from pathlib import Path
+
+from lightning.fabric.loggers.csv_logs import CSVLogger as PlainCSVLogger
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter
+from lightning.fabric.loggers.logger import rank_zero_experiment
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import CSVLogger
+
+from ..components.interfaces import VideoBatch
+from ..datamodules.clips import Loader
+from ..datamodules.whole_file import whole_file
+
+logger = logging.getLogger(__name__)
+
+
+class Metrics(CSVLogger):
+    """``metrics.csv`` in the run folder; a run that is resumed goes on in it.
+
+    Args:
+        run: The run folder.
+        step: Where training begins: rows from there on are left out, they come again.
+    """
+
+    def __init__(self, run: Path, step: int = 0) -> None:
+        super().__init__(run, name="", version="")
+        self._step = step
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> _ExperimentWriter:  # Lightning's own adds an empty hparams.yaml
+        """The writer."""
+        if self._experiment is None:
+            file = Path(self.log_dir) / _ExperimentWriter.NAME_METRICS_FILE
+            columns = _cut(file, self._step)
+            self._experiment = _Rows(self.log_dir)
+            self._experiment.metrics_keys = columns
+        return self._experiment
+
+    save = PlainCSVLogger.save
+
+
+class _Rows(_ExperimentWriter):
+    """Rows that are added to those that a file has."""
+
+    def _check_log_dir_exists(self) -> None:
+        """Leave what is there."""
+
+
+def _cut(file: Path, step: int) -> list[str]:
+    """Leave the rows of steps before `step` in a file of metrics, if it is there; its columns."""
+    if not file.is_file():
+        return []
+    with file.open(encoding="utf-8", newline="") as rows:
+        reader = csv.DictReader(rows)
+        columns = list(reader.fieldnames or ())
+        kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="") as rows:
+        writer = csv.DictWriter(rows, columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(kept)
+    return columns
+
+
+class Pace(Callback):
+    """Logs ``perf/clips_per_second`` of all devices, ``data_wait`` and ``train/lr``.
+
+    `data_wait` is the share of the time that training waits for data. It and the clips are over the last 50 batches,
+    the first of all, for which workers start, left out. Waiting too long is said once.
+    """
+
+    window, too_long = 50, 0.2
+
+    def __init__(self) -> None:
+        self._past: deque[tuple[float, float, int]] = deque(maxlen=self.window + 1)
+        self._clips = 0
+        self._said = False
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int
+    ) -> None:
+        """Look at the clocks of the loader and of the wall."""
+        pl_module.log("train/lr", trainer.optimizers[0].param_groups[0]["lr"], batch_size=1)
+        loader = trainer.train_dataloader
+        self._clips += len(batch) * trainer.world_size
+        self._past.append((getattr(loader, "waited", 0.0), time.monotonic(), self._clips))
+        (waited, began, clips), (waited_now, now, clips_now) = self._past[0], self._past[-1]
+        if now == began:
+            return
+        pl_module.log("perf/clips_per_second", (clips_now - clips) / (now - began), batch_size=1)
+        if isinstance(loader, Loader):
+            share = (waited_now - waited) / (now - began)
+            pl_module.log("data_wait", share, prog_bar=True, batch_size=1)
+            self._warn(share, loader.num_workers)
+
+    def _warn(self, share: float, num_workers: int) -> None:
+        if share > self.too_long and len(self._past) > self.window and not self._said:
+            self._said = True
+            workers = f"data.num_workers={num_workers}"
+            logger.warning("training waits for data %.0f%% of the time; more than %s may help", 100 * share, workers)
