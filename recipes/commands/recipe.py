@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..differences import differences, table
 from ..errors import UserError
 from ..shipped import find_recipe, find_recipes, shipped_recipes, summary
 
@@ -130,26 +131,8 @@ def _report(plan: Plan, precision: str, cards: tuple[float, ...], devices: int) 
 
 def _diff(one: str, other: str) -> None:
     """Print the settings that differ, those of the first recipe before those of the second."""
-    flat = [dict(_flatten(settings_of([name]))) for name in (one, other)]
-    different = [key for key in flat[0] | flat[1] if flat[0].get(key, "-") != flat[1].get(key, "-")]
-    width = max((len(key) for key in different), default=0)
-    for key in different:
-        print(f"{key:{width}}  {flat[0].get(key, '-')}  ->  {flat[1].get(key, '-')}")
-    if not different:
-        print("no setting differs")
-
-
-def _flatten(node: object, place: str = "") -> list[tuple[str, object]]:
-    """``(model.backbone.num_latents, 512)`` of each setting; of a class, its name."""
-    if isinstance(node, dict) and node:
-        pairs: list[tuple[str, object]] = []
-        for key, value in node.items():
-            below = place if key in ("init_args", "class_path") else f"{place}.{key}".lstrip(".")
-            pairs += _flatten(value, below)
-        return pairs
-    if isinstance(node, list) and any(isinstance(value, dict) for value in node):
-        return [pair for i, value in enumerate(node) for pair in _flatten(value, f"{place}.{i}")]
-    return [(place, node)]
+    different = differences(settings_of([one]), settings_of([other]))
+    print(table(different) or "no setting differs")
 
 
 def settings_of(names: Sequence[str], settings: Sequence[str] = ()) -> dict[str, Any]:
