@@ -79,10 +79,11 @@ def find_weights(run: Path) -> Path:
 
 def newest_checkpoint(run: Path) -> Path | None:
     """The newest checkpoint of a run folder, if there is one; not the link to it, which may soon lead elsewhere."""
-    if (run / LAST).is_file():
-        return (run / LAST).resolve()
-    # Lightning removes the old checkpoint before it links the new one: a run may have been killed between the two.
-    return max((run / LAST).parent.glob("step=*.ckpt"), default=None)
+    requeued = max(run.glob("hpc_ckpt_*.ckpt"), key=lambda file: int(file.stem.rpartition("_")[2]), default=None)
+    if requeued is not None:  # of Lightning, when SLURM asked for it; the next checkpoint removes it
+        return requeued
+    steps = (run / LAST).parent.glob("step=*.ckpt")  # a run may have been killed before it pointed to the last
+    return max(steps, default=(run / LAST).resolve() if (run / LAST).is_file() else None)
 
 
 def load_model(
@@ -215,14 +216,31 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     Raises:
         UserError: There is no such file, or it is none of the two.
     """
+    if file.suffix != ".safetensors":
+        return read_checkpoint(file)["state_dict"]
     if not file.is_file():
         raise UserError(f"there is no checkpoint {file}")
     try:
-        if file.suffix == ".safetensors":
-            return expand(load_file(file))
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)["state_dict"]
-    except (SafetensorError, RuntimeError, OSError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+        return expand(load_file(file))
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{file} is no checkpoint that can be read: {error}") from error
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """All that a checkpoint holds; tensors are read when they are used.
+
+    Raises:
+        UserError: There is no such file, or it is no checkpoint.
+    """
+    if not file.is_file():
+        raise UserError(f"there is no checkpoint {file}")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise UserError(f"{file} is no checkpoint that can be read: {error}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise UserError(f"{file} is no checkpoint: it holds no `state_dict`")
+    return checkpoint
 
 
 def compress(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -296,7 +314,7 @@ def pack_run(run: str | Path, out: Path) -> None:
     folder = find_run(run)
     if (folder / WEIGHTS).exists():
         raise UserError(f"{folder} is packed already")
-    checkpoint = torch.load(find_weights(folder), map_location="cpu", weights_only=True, mmap=True)
+    checkpoint = read_checkpoint(find_weights(folder))
     environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     counts = checkpoint["callbacks"]["Record"]
     record = {"steps": checkpoint["global_step"], "clips": counts["clips"], "seconds": round(counts["seconds"])}

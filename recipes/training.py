@@ -12,20 +12,24 @@ from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 
 from ..components import VideoDiffusion
-from ..components.callbacks import EMA, SampleGrid
+from ..components.callbacks import EMA, PeakMemory, SampleGrid
+from .checkpoints import Checkpoint, WholeCheckpoints
 from .embed import SameEncoder
 from .errors import UserError
 from .explain import explain
 from .generate import machine_precision
 from .parsing import Builder, Parser, know_our_classes
-from .record import Checkpoint, DataWait, Metrics, Record, Resume
-from .run import LAST, check_weights, find_run, newest_checkpoint, read_weights
-from .shipped import CONFIG, LATEST, RUNS
+from .progress import Metrics, Pace
+from .record import Record
+from .resume import Resume, Resumption
+from .run import check_weights, find_run, newest_checkpoint, read_weights
+from .shipped import CONFIG, LATEST
 
 SECTIONS: dict[str, type | None] = {
     "seed_everything": None,
@@ -59,14 +63,18 @@ class Training(LightningCLI):
         args: ``--config=FILE`` and ``--KEY=VALUE``.
         run: The run folder; None: nothing is recorded.
         command: Words of the command that was given.
+        resumption: What training goes on from; None: it begins.
 
     Raises:
-        UserError: The recipe or a setting is wrong.
+        UserError: The recipe or a setting is wrong, or it is of another network than what it would go on from.
     """
 
-    def __init__(self, args: list[str], run: Path | None, command: list[str]) -> None:
+    def __init__(
+        self, args: list[str], run: Path | None, command: list[str], resumption: Resumption | None = None
+    ) -> None:
         know_our_classes()
         self.run = run
+        self.resumption = resumption
         self.command = shlex.join(command)
         super().__init__(
             save_config_callback=None,  # Record writes it, and never aborts
@@ -130,32 +138,49 @@ class Training(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The trainer; its loggers and callbacks write into the run folder."""
         config = dict(self.config_init.trainer)
-        callbacks = []
+        callbacks: list[Callback] = []
         if self.run is None:
             config["logger"] = False
         else:
-            callbacks = [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
-            callbacks += [
-                Resume(),
-                SameEncoder(),
-                DataWait(),
-                Record(self.parser.dump(self.config, skip_unset=False), self.command),
-            ]
+            callbacks = self._callbacks()
+            step = self.resumption.step if self.resumption else 0
             config["default_root_dir"] = self.run
+            plugins = _list(config["plugins"])
+            if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+                config["plugins"] = [*plugins, WholeCheckpoints()]
             if config["logger"] is not False:
-                theirs = [] if config["logger"] in (None, True) else config["logger"]
-                ours = [Metrics(self.run), TensorBoardLogger(self.run, name="tb", version="")]
-                config["logger"] = ours + (theirs if isinstance(theirs, list) else [theirs])
+                events = TensorBoardLogger(self.run, name="tb", version="", purge_step=step or None)
+                theirs = [] if config["logger"] is True else _list(config["logger"])
+                config["logger"] = [Metrics(self.run, step), events, *theirs]
         try:
             return self._instantiate_trainer(config, callbacks)
         except ValueError as error:
             raise UserError(f"trainer: {error}") from error
 
-    def fit(self, checkpoint: Path | None) -> None:
-        """Train, maybe from a checkpoint on, and say how to go on. A run that did not begin leaves nothing."""
+    def _callbacks(self) -> list[Callback]:
+        """What accompanies training, in the order in which it is called."""
+        changes = []
+        text = self.parser.dump(self.config, skip_unset=False)
+        callbacks: list[Callback] = [PeakMemory()]
+        callbacks += [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
+        if self.resumption is not None:
+            changes = self.resumption.changes(yaml.safe_load(text))
+            callbacks.append(Resume(self.resumption, changes))
+        return [*callbacks, SameEncoder(), Pace(), Record(text, self.command, changes)]
+
+    def fit(self, init_from: Path | None = None) -> None:
+        """Train, and say how to go on. A run that did not begin leaves nothing.
+
+        Args:
+            init_from: A file of weights to begin with.
+        """
         assert self.run is not None
-        if checkpoint is not None:
-            check_weights(self.model, read_weights(checkpoint), checkpoint)
+        checkpoint = self.resumption.checkpoint if self.resumption else None
+        if file := checkpoint or init_from:
+            weights = read_weights(file)
+            check_weights(self.model, weights, file)
+            if not checkpoint:
+                self.model.load_state_dict(weights)
         try:
             self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
         finally:
@@ -166,10 +191,14 @@ class Training(LightningCLI):
                     shutil.rmtree(self.run, ignore_errors=True)
                     with suppress(OSError):  # other runs are there
                         self.run.parent.rmdir()
-        if not (self.run / CONFIG).exists() and self.trainer.is_global_zero:
+        if self.trainer.is_global_zero and not self._trained():
             limits = f"trainer.max_steps={self.trainer.max_steps}, trainer.max_time={self.config.trainer.max_time}"
             start = f"{checkpoint} is at step {self.trainer.global_step}" if checkpoint else "no step is allowed"
             print(f"nothing is left to train: {start} ({limits})")
+
+    def _trained(self) -> bool:
+        """Whether a step was done."""
+        return self.trainer.global_step > (self.resumption.step if self.resumption else 0)
 
     def evaluate(self, verb: str, checkpoint: Path) -> None:
         """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""
@@ -184,12 +213,11 @@ class Training(LightningCLI):
         prompt = self.config_init.sampling.captions[0] if self.config_init.sampling else "a text"
         latest = str(run.with_name(LATEST))
         lines = [f"run:    {run}", f"watch:  {shlex.join(['tensorboard', '--logdir', str(run.parent)])}"]
-        if (run / LAST).exists():
+        if newest_checkpoint(run):
             lines.append(f"sample: {shlex.join(['snapvideo', 'sample', latest, prompt])}")
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 return "\n".join(lines)  # it is finished
-            resume = ["snapvideo", "fit", "-c", latest, "--ckpt_path", latest]
-            resume += ["--runs", str(run.parent.parent)] if run.parent.parent != RUNS else []
+            resume = ["snapvideo", "fit", "--resume", latest]
             resume += ["--trainer.max_time", "null"] if self.config.trainer.max_time else []  # time is counted on
             lines.append(f"resume: {shlex.join(resume)}")
         return "\n".join(lines)
@@ -231,8 +259,13 @@ def find_checkpoint(name: str | Path) -> Path:
         return Path(name).resolve()
     checkpoint = newest_checkpoint(find_run(name))
     if checkpoint is None:
-        raise UserError(f"--ckpt_path {name}: there is no {LAST}")
+        raise UserError(f"--ckpt_path {name}: it has no checkpoint yet")
     return checkpoint
+
+
+def _list(setting: Any) -> list[Any]:  # noqa: ANN401  # of Lightning's trainer
+    """A setting that may be one thing, several or none."""
+    return [] if setting is None else setting if isinstance(setting, list) else [setting]
 
 
 def device_type(accelerator: str) -> str:

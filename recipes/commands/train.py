@@ -22,7 +22,6 @@ usage: snapvideo {verb} -c RECIPE [-c RECIPE ...] [--KEY VALUE ...]
 
   -c, --config     a recipe: one of those below by its name, a file, or the folder of a run; later ones win
   --KEY VALUE      any setting, over all recipes: --trainer.max_steps 100 --model.backbone.channels 48
-  --ckpt_path      {checkpoint}
 {options}
 settings
   model            backbone, framework, conditioner, sampler, guidance, optimizer, scheduler, label_dropout
@@ -39,9 +38,17 @@ recipes; overlays that change one thing in them: snapvideo recipe ls
 {recipes}"""
 
 FIT = """\
+  --resume RUN     go on with a run, in its folder: weights, averages, optimizer, place in the data; -c and settings
+                   win over its recipe. latest: the latest run. A checkpoint: a new run goes on from there
+  --init_from RUN  a new run, with the weights of another run or file to begin with, and nothing else of it
   --smoke          a twin of the recipe for a CPU and seconds: tiny, 20 steps, generated data
   --name NAME      the run goes to RUNS/RECIPE/TIME-NAME
   --runs RUNS      the folder of all runs (runs)
+"""
+
+
+OTHERS = """\
+  --ckpt_path RUN  a run folder or checkpoint with the weights; default: of -c RUN
 """
 
 
@@ -51,32 +58,68 @@ def run(verb: str, argv: list[str]) -> None:
         print(_help(verb))
         return
     options, settings = _parser().parse_known_args(argv)
-    if verb != "fit" and (options.smoke or options.name or options.runs):
-        raise UserError(f"--smoke, --name and --runs belong to fit, not to {verb}")
+    _refuse(verb, options)
     recipes = [find_recipe(name) for name in options.config]
     for recipe in recipes:
         _check(recipe)
-    files = [f"--config={file}" for file in (*recipes, *(smoke_overlays(recipes) if options.smoke else []))]
-    args = [*files, *("--help" if word == "--help-all" else word for word in settings)]
 
     _quieten()
     sys.path.append(os.getcwd())  # where a user's own classes are
+    command = ["snapvideo", verb, *argv]
+    overlays = smoke_overlays(recipes) if options.smoke else []
+    words = ["--help" if word == "--help-all" else word for word in settings]
+    if verb == "fit":
+        _fit(options, recipes, overlays, words, command)
+        return
     from ..training import Training, find_checkpoint
 
-    command = ["snapvideo", verb, *argv]
-    if verb == "fit":
-        if options.name is not None and not re.fullmatch(r"[\w.+=-]+", options.name):
-            raise UserError(f"--name {options.name!r}: letters, digits and . _ - + = make a name of a folder")
-        label = options.name or ("smoke" if options.smoke else secrets.token_hex(2))
-        name = recipe_name(recipes[0]) if recipes else "none"
-        folder = (options.runs or RUNS) / name / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
-        checkpoint = find_checkpoint(options.ckpt_path) if options.ckpt_path else None
-        Training(args, folder, command).fit(checkpoint)
-        return
     runs = [file.parent for file in recipes if file.name == CONFIG]
     if not (options.ckpt_path or runs):
         raise UserError(f"{verb} needs weights: -c RUN, or --ckpt_path with a run folder or a checkpoint")
+    args = [*(f"--config={file}" for file in recipes), *words]
     Training(args, None, command).evaluate(verb, find_checkpoint(options.ckpt_path or runs[0]))
+
+
+def _fit(
+    options: argparse.Namespace, recipes: list[Path], overlays: list[Path], words: list[str], command: list[str]
+) -> None:
+    """Train: in a new run folder, or in that of the run that goes on."""
+    from ..resume import find_resumption, requeued
+    from ..run import find_run, find_weights
+    from ..training import Training
+
+    runs = options.runs or RUNS
+    resumption = find_resumption(options.resume, recipes, runs) if options.resume else requeued(recipes, runs)
+    before = [resumption.run / CONFIG] if resumption and resumption.run else []
+    args = [*(f"--config={file}" for file in (*before, *recipes, *overlays)), *words]
+    if resumption and resumption.run and resumption.in_place:
+        Training(args, resumption.run, command, resumption).fit()
+        return
+    label = options.name or ("smoke" if options.smoke else secrets.token_hex(2))
+    named = [*recipes, *before]
+    folder = runs / (recipe_name(named[0]) if named else "none") / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
+    init_from = None
+    if options.init_from:
+        file = Path(options.init_from)
+        init_from = file if file.is_file() else find_weights(find_run(file))
+    Training(args, folder, command, resumption).fit(init_from)
+
+
+def _refuse(verb: str, options: argparse.Namespace) -> None:
+    """Refuse options that do not belong together."""
+    own = {"smoke", "name", "runs", "resume", "init_from"}
+    given = [name for name, value in vars(options).items() if value and name in own]
+    if verb != "fit" and given:
+        raise UserError(f"--{given[0]} belongs to fit, not to {verb}")
+    if verb == "fit" and options.ckpt_path:
+        raise UserError("fit has no --ckpt_path: --resume RUN goes on with a run, --init_from RUN takes its weights")
+    if options.resume and not Path(options.resume).is_file() and options.name:
+        raise UserError("--name is of a new run, and --resume RUN goes on in the folder of its own")
+    for other in ("init_from", "smoke"):
+        if options.resume and other in given:
+            raise UserError(f"--resume and --{other} exclude each other")
+    if options.name is not None and not re.fullmatch(r"[\w.+=-]+", options.name):
+        raise UserError(f"--name {options.name!r}: letters, digits and . _ - + = make a name of a folder")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="snapvideo", add_help=False, allow_abbrev=False)
     parser.add_argument("-c", "--config", action="append", default=[], metavar="RECIPE")
     parser.add_argument("--ckpt_path", metavar="RUN")
+    parser.add_argument("--resume", metavar="RUN")
+    parser.add_argument("--init_from", metavar="RUN")
     parser.add_argument("--smoke", action="store_true")
     parser.add_argument("--name")
     parser.add_argument("--runs", type=Path)
@@ -91,11 +136,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _help(verb: str) -> str:
-    fit = verb == "fit"
     return HELP.format(
         verb=verb,
-        checkpoint=f"a run folder or checkpoint {'to go on from' if fit else 'with the weights; default: of -c RUN'}",
-        options=FIT if fit else "",
+        options=(FIT if verb == "fit" else OTHERS).rstrip(),
         recipes="\n".join(f"  {name:27}{summary(file, 80)}" for name, file in shipped_recipes(overlays=False).items()),
     )
 

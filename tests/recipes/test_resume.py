@@ -1,6 +1,9 @@
 """A training that was killed goes on as if nothing had been."""
 
+import csv
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -8,6 +11,7 @@ import time
 
 import pytest
 import torch
+import yaml
 
 from .conftest import call
 
@@ -55,7 +59,7 @@ def test_killed_and_resumed_is_bitwise_the_same(root, whole, workers, tmp_path):
     process.wait()
     assert 0 < checkpoint(tmp_path)["global_step"] < STEPS
     latest = str(tmp_path / "demo/latest")
-    resumed = call("fit", "-c", latest, "--ckpt_path", latest, "--runs", tmp_path)
+    resumed = call("fit", "--resume", latest)
     assert resumed.code == 0, resumed.err
     end = checkpoint(tmp_path)
     assert end["global_step"] == STEPS
@@ -63,3 +67,146 @@ def test_killed_and_resumed_is_bitwise_the_same(root, whole, workers, tmp_path):
         assert all(torch.equal(end[part][name], value) for name, value in whole[part].items())
     ours, theirs = (each["optimizer_states"][0]["state"] for each in (end, whole))
     assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+
+
+@pytest.fixture
+def run(work, tmp_path):
+    """A copy of the run of the smoke twin, of 20 steps, to go on with."""
+    run = tmp_path / "runs/demo" / (work / "runs/demo/latest").resolve().name
+    shutil.copytree((work / "runs/demo/latest").resolve(), run, symlinks=True)
+    return run
+
+
+def rows(run):
+    return list(csv.DictReader((run / "metrics.csv").open()))
+
+
+MORE = ["--trainer.max_steps=24", "--trainer.log_every_n_steps=2", "--trainer.val_check_interval=2"]
+
+
+def test_a_resumed_run_goes_on_in_its_folder(run):
+    before = rows(run)
+    (run / "metrics.csv").open("a").write(",,,0.5,,,23,,,,,,,,,,,,\n")  # a step that the checkpoint does not have
+    result = call("fit", "--resume", run, *MORE)
+    assert result.code == 0, result.err
+    assert {folder.name for folder in run.parent.iterdir()} == {run.name, "latest"}
+    after = rows(run)
+    assert [row["step"] for row in after[: len(before)]] == [row["step"] for row in before]
+    assert [row["step"] for row in after if int(row["step"]) >= 20].count("23") == 2  # of training, of validation
+    assert checkpoint(run.parents[1])["global_step"] == 24
+    (entry,) = json.loads((run / "env.json").read_text())["resumes"]
+    assert entry["step"] == 20 and entry["changes"]["trainer.max_steps"] == [20, 24]
+    assert json.loads((run / "env.json").read_text())["command"] == "snapvideo fit -c demo --smoke"
+    assert yaml.safe_load((run / "config.yaml").read_text())["trainer"]["max_steps"] == 24
+
+
+def test_the_ledger_says_what_a_run_goes_on_with(run):
+    result = call("fit", "--resume", run, "--trainer.max_steps=21", "--model.optimizer.lr=0.5", *MORE[1:])
+    ledger = {" ".join(line.split()) for line in result.out.splitlines()}
+    for line in (
+        f"resumed from {run}/checkpoints/step=00000020.ckpt",
+        "step 20 of 21",
+        "learning rate 0.104",  # of 0.5, at 21 of 101 steps of the warm-up
+        "EMA 20 updates",
+        "data video 40, image 40",
+        "randomness a function of seed 0, rank and step",
+        "settings that are others now:",
+        "model.optimizer.lr 0.001 -> 0.5",
+        "trainer.max_steps 20 -> 21",
+    ):
+        assert line in ledger, result.out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--model.optimizer.lr=0.5"],
+        ["--model.optimizer.lr", "0.5"],
+        ["--model.optimizer.init_args.lr=0.5"],
+        ["-c", "one.yaml"],
+        ["-c", "two.yaml"],
+        ["-c", "other.yaml", "-c", "one.yaml"],
+        ["-c", "other.yaml", "--model.optimizer.lr=0.5"],
+    ],
+)
+def test_settings_beat_the_checkpoint_in_every_form(words, run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "one.yaml").write_text("model: {optimizer: {init_args: {lr: 0.5}}}")
+    (tmp_path / "two.yaml").write_text("model: {init_args: {optimizer: {init_args: {lr: 0.5}}}}")
+    (tmp_path / "other.yaml").write_text("model: {optimizer: {init_args: {lr: 0.25}}}")
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=21"]
+    result = call("fit", "--resume", run, *words, *quick)
+    assert result.code == 0, result.err
+    group = checkpoint(run.parents[1])["optimizer_states"][0]["param_groups"][0]
+    assert group["initial_lr"] == 0.5
+    assert group["lr"] == pytest.approx(0.5 * (21 + 1) / (100 + 1))  # of the recipe's warm-up
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["--model.backbone.channels=32"], "model.backbone.channels  16  ->  32"),
+        (["--model.backbone.head_dim=8"], "model.backbone.head_dim  16  ->  8"),  # all weights would fit
+        (["--model.conditioner", "ByteText", "--model.conditioner.dim=32"], "model.conditioner.width"),
+    ],
+)
+def test_another_network_is_refused_with_the_key(words, key, run):
+    before = (run / "config.yaml").read_text()
+    result = call("fit", "--resume", run, "--trainer.max_steps=22", *words)
+    assert result.code == 2
+    assert "is of another network" in result.err and key in result.err and "--init_from" in result.err
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_how_it_is_trained_may_change(run):
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=21"]
+    result = call("fit", "--resume", run, "--model.backbone.dropout=0.1", *quick)
+    assert result.code == 0, result.err
+    assert "model.backbone.dropout" in result.out
+
+
+def test_a_checkpoint_begins_a_new_run(run, tmp_path):
+    first = run / "checkpoints/step=00000010.ckpt"
+    result = call("fit", "--resume", first, "--runs", tmp_path / "forks", "--name", "fork")
+    assert result.code == 0, result.err
+    fork = tmp_path / "forks/demo/latest"
+    assert fork.resolve().name.endswith("-fork")
+    # from step 10 on it is the run that it comes from
+    ours, theirs = (torch.load(f / "checkpoints/last.ckpt", weights_only=True)["state_dict"] for f in (fork, run))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert min(int(row["step"]) for row in rows(fork)) >= 10
+
+
+def test_latest_is_the_latest_run_of_the_recipe_or_of_all(run, monkeypatch):
+    monkeypatch.chdir(run.parents[2])
+    call("fit", "--resume", run, "--trainer.max_steps=21", "--sampling=null", "--trainer.limit_val_batches=0")
+    for words in (["--resume", "latest"], ["--resume", "latest", "-c", "runs/demo/latest"]):
+        result = call("fit", *words)
+        assert result.code == 0, result.err
+        assert "nothing is left to train" in result.out and str(run.resolve()) in result.out
+
+
+def test_weights_alone_begin_a_new_run(run, tmp_path):
+    words = ["--trainer.max_steps=1", "--model.optimizer.lr=0.0", "--runs", tmp_path / "new", "--sampling=null"]
+    result = call("fit", "-c", run, "--init_from", run, *words, "--trainer.limit_val_batches=0", "--ema=null")
+    assert result.code == 0, result.err
+    begun = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    end = checkpoint(tmp_path / "new")
+    assert end["global_step"] == 1
+    assert end["callbacks"]["Record"]["clips"] == 4
+    for name, tensor in begun["state_dict"].items():  # the averaged ones
+        assert torch.equal(end["state_dict"][name], tensor), name
+
+
+def test_weights_that_do_not_fit_are_refused(run, tmp_path):
+    words = ["--runs", tmp_path / "new", "--init_from", run, "--model.backbone.channels=32"]
+    result = call("fit", "-c", run, *words)
+    assert result.code == 2
+    assert "another model" in result.err and "backbone." in result.err
+    assert not list((tmp_path / "new").glob("**/*"))
+
+
+def test_resuming_shows_a_wrong_key_on_one_screen(run):
+    result = call("fit", "--resume", run, "--model.backbone.chanels=3")
+    assert result.code == 2
+    assert "chanels" in result.err and "Did you mean" in result.err and result.err.count("\n") < 25

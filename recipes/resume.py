@@ -1,0 +1,164 @@
+"""Going on with a training: from where, what comes along, and what has changed since."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from .differences import Difference, differences, table
+from .errors import UserError
+from .record import read_environment
+from .run import find_run, newest_checkpoint, read_checkpoint, read_config
+from .shipped import CONFIG, ENVIRONMENT, LATEST, RUNS, recipe_name
+
+NETWORK = ("model.backbone", "model.conditioner")
+"""What weights belong to: at a resume it must be what it was."""
+
+FREE = ("dropout", "self_conditioning", "activation_checkpointing")
+"""Settings in it that say how it is trained, not what it computes."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """What a training goes on from.
+
+    Args:
+        checkpoint: The file.
+        run: The run folder that it is of; None: it lies elsewhere.
+        in_place: Whether that run goes on; otherwise a new one begins where the checkpoint was made.
+    """
+
+    checkpoint: Path
+    run: Path | None
+    in_place: bool
+
+    @cached_property
+    def state(self) -> dict[str, Any]:
+        """All that the checkpoint holds."""
+        return read_checkpoint(self.checkpoint)
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that were done."""
+        return self.state["global_step"]
+
+    def changes(self, config: dict[str, Any]) -> list[Difference]:
+        """The settings in which a config differs from that of the run.
+
+        Raises:
+            UserError: The network is another one.
+        """
+        if self.run is None:
+            return []
+        found = differences(read_config(self.run), config)
+        network = [each for each in found if each.key.startswith(NETWORK) and each.key.rpartition(".")[2] not in FREE]
+        if network:
+            raise UserError(
+                f"{self.checkpoint} is of another network:\n{table(network)}\n"
+                "leave these settings as they were, or start anew from its weights, if they fit, with --init_from"
+            )
+        return found
+
+
+def find_resumption(name: str, recipes: list[Path], runs: Path = RUNS) -> Resumption:
+    """What ``--resume NAME`` stands for.
+
+    Args:
+        name: A run folder, which goes on; ``latest``: the latest of the recipe, or of all; a checkpoint, from which a
+            new run goes on.
+        recipes: Those that the command names.
+        runs: The folder of all runs.
+
+    Raises:
+        UserError: There is none.
+    """
+    if Path(name).is_file():
+        if Path(name).suffix == ".safetensors":
+            raise UserError(f"--resume {name}: it holds weights alone; --init_from takes those")
+        checkpoint = Path(name).resolve()
+        run = next((folder for folder in checkpoint.parents[:2] if (folder / CONFIG).is_file()), None)
+        return Resumption(checkpoint, run, in_place=False)
+    folder = find_run(_latest(recipes, runs) if name == LATEST else name)
+    newest = newest_checkpoint(folder)
+    if newest is None:
+        raise UserError(f"--resume {name}: {folder} has no checkpoint yet")
+    return Resumption(newest, folder, in_place=True)
+
+
+def _latest(recipes: list[Path], runs: Path) -> Path:
+    """The run that began last: of the first recipe, or of all."""
+    of = recipe_name(recipes[0]) if recipes else "*"
+    links = [link for link in runs.glob(f"{of}/{LATEST}") if link.is_dir()]
+    if not links:
+        raise UserError(f"--resume {LATEST}: there is no run in {runs / of}")
+    return max(links, key=lambda link: link.lstat().st_mtime_ns)
+
+
+def requeued(recipes: list[Path], runs: Path = RUNS) -> Resumption | None:
+    """The run of this very job, if SLURM has started it again; None: it is the first time.
+
+    Args:
+        recipes: Those that the command names.
+        runs: The folder of all runs.
+    """
+    job = os.environ.get("SLURM_JOB_ID")
+    if not job or os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or not recipes:
+        return None
+    folders = (file.parent for file in (runs / recipe_name(recipes[0])).glob(f"*/{ENVIRONMENT}"))
+    ours = [folder for folder in folders if read_environment(folder).get("slurm_job") == job]
+    return find_resumption(str(max(ours)), recipes, runs) if ours else None
+
+
+class Resume(Callback):
+    """Mends what Lightning takes from a checkpoint at a resume, and says what it came to.
+
+    Args:
+        resumption: What training goes on from.
+        changes: The settings that are others now.
+    """
+
+    def __init__(self, resumption: Resumption, changes: list[Difference]) -> None:
+        self.resumption = resumption
+        self.changes = changes
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with a whole step, and with the optimizer's settings of the recipe.
+
+        The data starts again with the first batch of the step that was interrupted, so the count of its batches must.
+        The learning rate keeps its place in the schedule.
+        """
+        batches, window = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.accumulate_grad_batches
+        for name in ("ready", "started", "processed", "completed"):
+            setattr(batches, name, getattr(batches, name) // window * window)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                base = optimizer.defaults["lr"]
+                lr = group["lr"] * (base / group["initial_lr"]) if group.get("initial_lr") else base
+                group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
+        if trainer.is_global_zero:
+            print(self._ledger(trainer))
+
+    def _ledger(self, trainer: Trainer) -> str:
+        """What the training goes on with, for people."""
+        state = self.resumption.state
+        end = f" of {trainer.max_steps}" if trainer.max_steps >= 0 else ""
+        data = state.get(type(getattr(trainer, "datamodule", None)).__qualname__, {}).get("positions", {})
+        averages = state.get("averaging_state", {}).get("n_averaged")
+        counts = state.get("callbacks", {}).get("Record", {})
+        lines = {
+            "step": f"{trainer.global_step}{end}",
+            "learning rate": f"{trainer.optimizers[0].param_groups[0]['lr']:.4g}",
+            "EMA": "none" if averages is None else f"{int(averages)} updates",
+            "data": ", ".join(f"{name} {place}" for name, place in data.items()) or "from its beginning",
+            "randomness": f"a function of seed {os.environ.get('PL_GLOBAL_SEED', 0)}, rank and step",
+            "so far": f"{counts.get('clips', 0)} clips in {counts.get('seconds', 0) / 3600:.2f} h",
+        }
+        ledger = [f"resumed from {self.resumption.checkpoint}", *(f"  {key:14} {lines[key]}" for key in lines)]
+        if self.changes:
+            ledger += ["  settings that are others now:", *(f"    {line}" for line in table(self.changes).splitlines())]
+        return "\n".join(ledger)

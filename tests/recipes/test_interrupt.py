@@ -1,0 +1,116 @@
+"""Signals: a training that is asked to end saves after a whole step, and goes on as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from snapvideo.recipes import interrupt
+from snapvideo.recipes.interrupt import HeldSignals
+
+from .conftest import call
+
+STEPS = 60
+WORDS = ["fit", "-c", "demo", "--smoke", "--sampling", "null", "--trainer.limit_val_batches=0"]
+WORDS += [f"--trainer.max_steps={STEPS}", "--trainer.max_time", "null", "--checkpoint.every_n_steps=1000"]
+
+
+def begin(folder, *words, **environment):
+    """A training in a process of its own, once it has done a step."""
+    command = [sys.executable, "-m", "snapvideo.recipes.cli", *WORDS, *words]
+    process = subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | environment
+    )
+    latest = folder / "runs/demo/latest"
+    while not latest.exists() and process.poll() is None:
+        time.sleep(0.001)
+    return process
+
+
+def checkpoint(folder):
+    return torch.load(folder / "runs/demo/latest/checkpoints/last.ckpt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The checkpoint of a training that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    result = call(*WORDS, "--runs", folder / "runs")
+    assert result.code == 0, result.err
+    return checkpoint(folder)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_saves_ends_and_goes_on_bitwise_the_same(number, whole, tmp_path):
+    process = begin(tmp_path)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, output
+    assert f"{signal.Signals(number).name}: training ends after this step" in output
+    assert "resume: snapvideo fit --resume runs/demo/latest" in output
+    assert 0 < checkpoint(tmp_path)["global_step"] < STEPS
+    resumed = call("fit", "--resume", tmp_path / "runs/demo")
+    assert resumed.code == 0, resumed.err
+    end = checkpoint(tmp_path)
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(end[part][name], value) for name, value in whole[part].items())
+    ours, theirs = (each["optimizer_states"][0]["state"] for each in (end, whole))
+    assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+
+
+def test_a_requeued_slurm_job_goes_on_in_its_run_folder(tmp_path):
+    """As SLURM does it: a signal ahead of the end, `scontrol requeue`, an end, and the same command again."""
+    scontrol = tmp_path / "bin/scontrol"
+    scontrol.parent.mkdir()
+    scontrol.write_text(f"#!/bin/sh\necho $@ > {tmp_path}/asked\n")
+    scontrol.chmod(0o755)
+    names = {"JOB_ID": "77", "JOB_NAME": "train", "NTASKS": "1", "PROCID": "0", "LOCALID": "0", "NODEID": "0"}
+    slurm = {f"SLURM_{name}": value for name, value in (names | {"NODELIST": "localhost"}).items()}
+    path = {"PATH": f"{scontrol.parent}:{os.environ['PATH']}"}
+    process = begin(tmp_path, **slurm, **path)
+    process.send_signal(signal.SIGUSR1)
+    while not (tmp_path / "asked").exists() and process.poll() is None:
+        time.sleep(0.001)
+    process.kill()
+    output, _ = process.communicate(timeout=60)
+    assert (tmp_path / "asked").read_text().split() == ["requeue", "77"], output
+    (run,) = tmp_path.glob("runs/demo/2*")
+    assert list(run.glob("hpc_ckpt_*.ckpt"))
+    again = begin(tmp_path, **slurm, **path, SLURM_RESTART_COUNT="1")
+    output, _ = again.communicate(timeout=120)
+    assert again.returncode == 0, output
+    assert "resumed from" in output
+    assert list(tmp_path.glob("runs/demo/2*")) == [run]
+    assert checkpoint(tmp_path)["global_step"] == STEPS
+    assert not list(run.glob("hpc_ckpt_*.ckpt"))
+    assert len(json.loads((run / "env.json").read_text())["resumes"]) == 1
+
+
+def test_handlers_are_given_back_and_a_second_signal_is_not_held():
+    came = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        signals = HeldSignals()
+        signals.hold()
+        signal.raise_signal(signal.SIGTERM)
+        assert came == []
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM]
+        signal.raise_signal(signal.SIGTERM)
+        assert came == [signal.SIGTERM] * 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_the_exit_code_is_that_of_the_signal():
+    signals = HeldSignals()
+    signals.hold()
+    signal.raise_signal(signal.SIGINT)
+    signals.release()
+    assert signals.interruption().code == 128 + signal.SIGINT
+    assert interrupt.STOPPING == (signal.SIGINT, signal.SIGTERM)
