@@ -6,7 +6,7 @@ import shlex
 import shutil
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from .embed import SameEncoder
 from .errors import UserError
 from .explain import explain
 from .generate import machine_precision
+from .lock import only_training
 from .parsing import Builder, Parser, know_our_classes
 from .progress import Metrics, Pace
 from .record import Record
@@ -181,20 +182,25 @@ class Training(LightningCLI):
             check_weights(self.model, weights, file)
             if not checkpoint:
                 self.model.load_state_dict(weights)
-        try:
-            self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
-        finally:
-            if self.trainer.is_global_zero:
-                if (self.run / CONFIG).exists():
-                    print(self._farewell(self.run))
-                else:
-                    shutil.rmtree(self.run, ignore_errors=True)
-                    with suppress(OSError):  # other runs are there
-                        self.run.parent.rmdir()
+        with only_training(self.run) if self.trainer.is_global_zero else nullcontext():
+            try:
+                self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
+            finally:
+                if self.trainer.is_global_zero:
+                    self._end(self.run)
         if self.trainer.is_global_zero and not self._trained():
             limits = f"trainer.max_steps={self.trainer.max_steps}, trainer.max_time={self.config.trainer.max_time}"
             start = f"{checkpoint} is at step {self.trainer.global_step}" if checkpoint else "no step is allowed"
             print(f"nothing is left to train: {start} ({limits})")
+
+    def _end(self, run: Path) -> None:
+        """Say how to go on, or remove the folder of a run that did not begin."""
+        if (run / CONFIG).exists():
+            print(self._farewell(run))
+            return
+        shutil.rmtree(run, ignore_errors=True)
+        with suppress(OSError):  # other runs are there
+            run.parent.rmdir()
 
     def _trained(self) -> bool:
         """Whether a step was done."""

@@ -13,6 +13,8 @@ import pytest
 import torch
 import yaml
 
+from snapvideo.recipes.lock import only_training
+
 from .conftest import call
 
 STEPS = 40
@@ -210,3 +212,11 @@ def test_resuming_shows_a_wrong_key_on_one_screen(run):
     result = call("fit", "--resume", run, "--model.backbone.chanels=3")
     assert result.code == 2
     assert "chanels" in result.err and "Did you mean" in result.err and result.err.count("\n") < 25
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(run):
+    with only_training(run):
+        result = call("fit", "--resume", run, "--trainer.max_steps=22")
+        assert result.code == 2
+        assert "is being trained by another process" in result.err
+    assert call("fit", "--resume", run).code == 0

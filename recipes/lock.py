@@ -1,0 +1,34 @@
+"""One training at a time in a run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .errors import UserError
+
+NAME = ".training"
+
+
+@contextmanager
+def only_training(run: Path) -> Iterator[None]:
+    """A context that a run folder has one of at a time, across processes, and machines too if their disk can lock.
+
+    Raises:
+        UserError: Another process trains it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    run.mkdir(parents=True, exist_ok=True)
+    with (run / NAME).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"{run} is being trained by another process: wait for it, or end it first") from error
+        except OSError:  # a disk that has no locks
+            pass
+        yield
