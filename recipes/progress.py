@@ -53,20 +53,33 @@ class _Rows(_ExperimentWriter):
     def _check_log_dir_exists(self) -> None:
         """Leave what is there."""
 
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        """Add columns, so that a kill leaves the file as it was or as it will be."""
+        file = Path(self.metrics_file_path)
+        _write(file, fieldnames, _read(file)[1])
+
 
 def _cut(file: Path, step: int) -> list[str]:
     """Leave the rows of steps before `step` in a file of metrics, if it is there; its columns."""
     if not file.is_file():
         return []
-    with file.open(encoding="utf-8", newline="") as rows:
-        reader = csv.DictReader(rows)
-        columns = list(reader.fieldnames or ())
-        kept = [row for row in reader if (row.get("step") or "").isdigit() and int(row["step"]) < step]
-    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="") as rows:
-        writer = csv.DictWriter(rows, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(kept)
+    columns, rows = _read(file)
+    _write(file, columns, [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step])
     return columns
+
+
+def _read(file: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """Columns and rows."""
+    with file.open(encoding="utf-8", newline="") as lines:
+        reader = csv.DictReader(lines)
+        return list(reader.fieldnames or ()), list(reader)
+
+
+def _write(file: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
+    with whole_file(file) as partial, partial.open("w", encoding="utf-8", newline="") as lines:
+        writer = csv.DictWriter(lines, columns, extrasaction="ignore")  # a last line may be half a one
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 class Pace(Callback):
