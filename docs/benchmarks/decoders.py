@@ -2,8 +2,8 @@
 
     python docs/benchmarks/decoders.py CLIPS --rounds 5
 
-CLIPS is a folder of videos. It needs torchcodec (CPU build) and FFmpeg's libraries on the system. Both decode 16 frames
-from the same times and fit them to the size; torchcodec by transforms of its own decoder. Times are medians over rounds.
+CLIPS is a folder of videos. It needs torchcodec (CPU build) and FFmpeg on the system. Both decode 16 frames of the same
+times and fit them to the size, torchcodec by transforms of its decoder. Times are medians over rounds.
 """
 
 from __future__ import annotations
