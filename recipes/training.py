@@ -28,6 +28,7 @@ from .lock import only_training
 from .parsing import Builder, Parser, know_our_classes
 from .progress import Metrics, Pace
 from .record import Record
+from .refusals import refuse, refuse_unused_holdout
 from .resume import Resume, Resumption
 from .run import check_weights, find_run, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST
@@ -51,8 +52,6 @@ TRAINER_DEFAULTS = {
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 10,
 }
-
-HALF_PRECISIONS = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
 
 CHECKPOINT = {"class_path": f"{Checkpoint.__module__}.{Checkpoint.__qualname__}"}
 
@@ -110,24 +109,14 @@ class Training(LightningCLI):
         """Resolve a precision that is not given, so that the record shows it; refuse what would harm training unseen.
 
         Raises:
-            UserError: Weights in half precision, averages of sharded weights, or epochs that end within a step.
+            UserError: See `refuse` and `refuse_unused_holdout`.
         """
         trainer = self.config.trainer
         if trainer.precision is None:
             trainer.precision = machine_precision(device_type(trainer.accelerator))
-        if trainer.precision in HALF_PRECISIONS:
-            raise UserError(
-                f"trainer.precision={trainer.precision}: weights in half precision lose small steps; use bf16-mixed"
-            )
-        strategy = getattr(trainer.strategy, "class_path", "")
-        if strategy.endswith("ModelParallelStrategy") and self.config.ema is not None:
-            raise UserError(f"ema: weights that {strategy} spreads over devices are not averaged; use --ema null")
-        batches, window = trainer.limit_train_batches, trainer.accumulate_grad_batches
-        if isinstance(batches, int) and batches % window:
-            raise UserError(
-                f"trainer.limit_train_batches={batches} is no multiple of trainer.accumulate_grad_batches={window}: "
-                "the last step of each epoch would be of fewer batches"
-            )
+        refuse(self.config)
+        if self.run is not None:
+            refuse_unused_holdout(self.config)
 
     def instantiate_classes(self) -> None:
         """Build the parts, then the trainer."""

@@ -30,7 +30,7 @@ def fit(encoder, runs, videos, images, *words):
     text = json.dumps({"class_path": "Text", "init_args": {"dim": 32, "max_length": 12, "encoder": str(encoder)}})
     data = ["--data", "JointData", "--data.videos", videos, "--data.images", images, "--data.fps", "[8.0]"]
     data += ["--data.video_batch_size=2", "--data.image_batch_size=1", "--data.embeddings=true"]
-    few = ["--trainer.max_steps=2", "--sampling", "null", "--runs", runs]
+    few = ["--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--sampling", "null", "--runs", runs]
     return call("fit", "-c", "demo", "--smoke", *data, *few, "--model.conditioner", text, *words)
 
 

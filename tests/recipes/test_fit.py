@@ -105,7 +105,8 @@ def test_data_takes_the_shape_of_the_model(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_a_twin_of_seconds(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    result = call("fit", "-c", name, "--smoke", "--trainer.max_steps", 1, "--data.num_videos=4", "--data.num_images=4")
+    few = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--data.num_videos=4", "--data.num_images=4"]
+    result = call("fit", "-c", name, "--smoke", *few)
     assert result.code == 0, result.err
     assert checkpoint_of(tmp_path / f"runs/{name}/latest")["global_step"] == 1
 
@@ -141,7 +142,7 @@ def test_the_twin_keeps_a_conditioner_of_the_users_own(conditioner, tmp_path):
 def test_the_demo_trains_in_bf16(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     precision = ["--trainer.precision", "bf16-mixed"]
-    few = ["--trainer.max_steps", 2, "--data.num_videos=4", "--data.num_images=4"]
+    few = ["--trainer.max_steps=2", "--trainer.limit_val_batches=0", "--data.num_videos=4", "--data.num_images=4"]
     result = call("fit", "-c", "demo", "--smoke", *precision, *few)
     assert result.code == 0, result.err
     assert checkpoint_of(tmp_path / "runs/demo/latest")["global_step"] == 2
@@ -197,7 +198,7 @@ def test_a_run_that_stopped_early_says_how_to_resume(tmp_path, monkeypatch):
     line = next(line for line in result.out.splitlines() if line.startswith("resume:"))
     words = shlex.split(line.removeprefix("resume: snapvideo"))
     step = checkpoint_of(tmp_path / "others/demo/latest")["global_step"]
-    assert call(*words, "--trainer.max_steps", step + 2).code == 0
+    assert call(*words, "--trainer.max_steps", step + 2, "--trainer.limit_val_batches=0").code == 0
     assert checkpoint_of(tmp_path / "others/demo/latest")["global_step"] == step + 2
 
 
