@@ -186,8 +186,11 @@ class VideoDiffusion(LightningModule):
         """Seed dropout, which torch draws from its global generator, like all else: by (seed, rank, step)."""
         torch.manual_seed(self._step_seeds(batch_idx)[0])
 
-    def training_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
-        """Mean loss of a batch; logged for images and videos apart too."""
+    def training_step(self, batch: VideoBatch, batch_idx: int) -> dict[str, Tensor]:
+        """Mean loss of a batch, as ``loss``, logged for images and videos apart too.
+
+        Beside it, for callbacks: ``losses`` and ``sigma`` of each sample ``[B]``.
+        """
         generator = torch.Generator(batch.video.device).manual_seed(self._step_seeds(batch_idx)[1])
         rand = partial(torch.rand, len(batch), generator=generator, device=generator.device)
         drop = rand() < self.label_dropout
@@ -199,10 +202,11 @@ class VideoDiffusion(LightningModule):
         def predict(x: Tensor, c_noise: Tensor) -> Tensor:
             return _of_shape(x, self.backbone.train_forward(x, c_noise, condition, generator), self.backbone)
 
-        losses = self._losses(predict, batch, quantile, noise)
+        sigma = self.framework.noise_levels(quantile, self.shape)
+        losses = self._losses(predict, batch, sigma, noise)
         self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
         self._log_modalities("train/loss", losses, batch)
-        return losses.mean()
+        return {"loss": losses.mean(), "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
         """Loss by noise band, on noise that depends on the batch's place in the validation set alone."""
@@ -212,10 +216,11 @@ class VideoDiffusion(LightningModule):
         bands = []
         for band in range(NOISE_BANDS):
             quantile = torch.full_like(batch.fps, (band + 0.5) / NOISE_BANDS)
+            sigma = self.framework.noise_levels(quantile, self.shape)
             denoiser = Denoiser(self.framework, self.backbone, condition)
-            bands.append(self._losses(denoiser.predict, batch, quantile, noise))
+            bands.append(self._losses(denoiser.predict, batch, sigma, noise))
             if denoiser.state is not None:  # as in sampling: all evaluations but the first start from a state
-                bands[-1] = self._losses(denoiser.predict, batch, quantile, noise)
+                bands[-1] = self._losses(denoiser.predict, batch, sigma, noise)
             self.log(f"val/loss/band_{band}", bands[-1].mean(), batch_size=len(batch), sync_dist=True)
         losses = torch.stack(bands).mean(0)
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
@@ -251,7 +256,7 @@ class VideoDiffusion(LightningModule):
             return torch.stack([torch.randn(*self.shape, generator=g) for g in generators]).to(self.device)
 
         null = torch.ones(len(prompt), dtype=torch.bool, device=self.device)
-        with _evaluating(self):
+        with evaluating(self):
             conditional = Denoiser(self.framework, self.backbone, self._condition(prompt, ~null))
             unconditional = Denoiser(self.framework, self.backbone, self._condition(prompt, null))
             denoise = self.guidance(DenoiserPair(conditional, unconditional))
@@ -263,8 +268,7 @@ class VideoDiffusion(LightningModule):
 
             return self.sampler(counted, noise, self.sampling_levels()).clamp(-1, 1)
 
-    def _losses(self, predict: Predict, batch: VideoBatch, quantile: Tensor, noise: Tensor) -> Tensor:
-        sigma = self.framework.noise_levels(quantile, self.shape)
+    def _losses(self, predict: Predict, batch: VideoBatch, sigma: Tensor, noise: Tensor) -> Tensor:
         losses = self.framework.loss(predict, batch.video, sigma, noise)
         if losses.shape != sigma.shape:
             raise ValueError(
@@ -307,7 +311,7 @@ def _of_shape(x: Tensor, prediction: Tensor, backbone: Backbone) -> Tensor:
 
 
 @contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
+def evaluating(module: nn.Module) -> Iterator[None]:
     """A context in which all parts of `module` are in evaluation mode; afterwards each is as it was."""
     modes = {part: part.training for part in module.modules()}
     module.eval()

@@ -12,6 +12,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from ..components.callbacks.bad_steps import Diverged, skipped
 from ..datamodules.whole_file import whole_file
 from .interrupt import HeldSignals, Interrupted
 from .run import LAST
@@ -55,6 +56,9 @@ class Checkpoint(CheckpointCallback):
     ``checkpoints/last.ckpt`` is a link to the newest. A checkpoint is whole or not there; older ones go once it is. On
     SIGINT (Ctrl-C) and SIGTERM training saves after the step at hand, and ends.
 
+    After a step that was skipped (`SkipBadSteps`) it is never time, and a checkpoint that the end asks for takes no
+    other's place: the weights may be what is wrong.
+
     Args:
         every_n_steps: Optimizer steps from one checkpoint to the next, at least 1.
         keep: How many of the newest are kept; 0: all.
@@ -92,7 +96,7 @@ class Checkpoint(CheckpointCallback):
         """Save if it is time, or if training is to end; several batches may make one step."""
         self._stepping = False
         step = trainer.global_step
-        due = step != self._seen_step and step % self.every_n_steps == 0
+        due = step != self._seen_step and step % self.every_n_steps == 0 and not skipped(trainer)
         self._seen_step = step
         ends = self._signals.act(trainer)
         if due or ends:
@@ -115,7 +119,12 @@ class Checkpoint(CheckpointCallback):
             raise failure
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Save what can be saved: what one process alone holds, or all ranks together have stopped at."""
+        """Save what can be saved: what one process alone holds, or all ranks together have stopped at.
+
+        What has diverged is not.
+        """
+        if isinstance(exception, Diverged):
+            return
         alone = trainer.world_size == 1 or isinstance(exception, Interrupted)
         if self._saved_step >= 0 and alone and not self._stepping:
             self._save(trainer)
@@ -138,15 +147,15 @@ class Checkpoint(CheckpointCallback):
             return failure
         self._saved_step = step
         if trainer.is_global_zero:
-            self._tidy(last, step)
+            self._tidy(last, step, 0 if skipped(trainer) else self.keep)
         return None
 
-    def _tidy(self, last: Path, step: int) -> None:
-        """Point to the newest checkpoint; remove those that are not kept, and what SLURM's requeueing left."""
+    def _tidy(self, last: Path, step: int, keep: int) -> None:
+        """Point to the newest checkpoint; remove older ones, if `keep` is not 0, and what SLURM's requeueing left."""
         newest = last.with_name(f"step={step:08d}.ckpt")
         with whole_file(last) as link:
             link.symlink_to(newest.name)
-        old = sorted(last.parent.glob("step=*.ckpt"))[: -self.keep] if self.keep else []
+        old = sorted(last.parent.glob("step=*.ckpt"))[:-keep] if keep else []
         for path in [*old, *last.parent.parent.glob("hpc_ckpt_*.ckpt")]:
             remove(path)
 

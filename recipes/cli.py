@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         argv: Its words, without the name of the program; None: those of this process.
 
     Returns:
-        The exit code: 0; 2: a setting or an argument is wrong; 3: the data cannot be used; 1: anything else.
+        The exit code: 0; 2: a setting or an argument is wrong, or memory is not enough; 3: the data cannot be used;
+        4: training has diverged; 1: anything else.
     """
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-USER_ERROR, DATA_ERROR = 2, 3
-"""Exit codes: a setting or an argument is wrong; the data cannot be used."""
+USER_ERROR, DATA_ERROR, DIVERGED = 2, 3, 4
+"""Exit codes: a setting or an argument is wrong; the data cannot be used; training has diverged."""
 
 
 class UserError(Exception):
@@ -21,7 +21,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def exit_code(error: Exception) -> int | None:
-    """The exit code for an error that the user can mend, or None for a fault of the program.
+    """The exit code for an error that is not a fault of the program, or None for one that is.
 
     The user can mend what this package refuses, wherever it does: there every `ValueError` names the value and the fix.
     The same error from deeper down is a fault, and its traceback is wanted.
@@ -31,6 +31,8 @@ def exit_code(error: Exception) -> int | None:
     kinds = {f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__}
     if any(kind.endswith(".samples.NothingUsable") for kind in kinds):
         return DATA_ERROR
+    if any(kind.endswith(".bad_steps.Diverged") for kind in kinds):
+        return DIVERGED
     if any(kind.startswith("lightning.") and kind.endswith(".MisconfigurationException") for kind in kinds):
         return USER_ERROR
     return USER_ERROR if isinstance(error, ValueError) and _raised_here(error) else None

@@ -62,7 +62,7 @@ class Builder:
                 raise
             raise self.refusal from error
 
-    def _instantiate(self, kind: type, *args: object, **kwargs: object) -> object:
+    def _instantiate(self, kind: type, /, *args: object, **kwargs: object) -> object:
         if issubclass(kind, LightningDataModule) and "shape" in inspect.signature(kind).parameters:
             kwargs["shape"] = self.shape
         try:

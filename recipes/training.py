@@ -5,20 +5,22 @@ from __future__ import annotations
 import shlex
 import shutil
 import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from jsonargparse.typing import PositiveInt
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from ..components import VideoDiffusion
-from ..components.callbacks import EMA, PeakMemory, SampleGrid
+from ..components.callbacks import EMA, PeakMemory, SampleGrid, SkipBadSteps
+from ..components.callbacks.bad_steps import Diverged
 from .checkpoints import Checkpoint, WholeCheckpoints
 from .embed import SameEncoder
 from .errors import UserError
@@ -41,6 +43,7 @@ SECTIONS: dict[str, type | None] = {
     "ema": EMA,
     "sampling": SampleGrid,
     "checkpoint": Checkpoint,
+    "max_bad_steps": None,
 }
 """The top level of a recipe."""
 
@@ -96,6 +99,8 @@ class Training(LightningCLI):
         parser.add_argument("--ema", type=EMA | None, help="Averaged weights; null: none.")
         parser.add_argument("--sampling", type=SampleGrid | None, help="Samples on the way; null: none.")
         parser.add_argument("--checkpoint", type=Checkpoint, default=CHECKPOINT, help="When weights are saved.")
+        what = "So many steps in a row whose loss or gradient is not finite end training; each is skipped."
+        parser.add_argument("--max_bad_steps", type=PositiveInt, default=10, help=what)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse `args`; Lightning would warn that they don't come from `sys.argv`."""
@@ -151,7 +156,7 @@ class Training(LightningCLI):
         """What accompanies training, in the order in which it is called."""
         changes = []
         text = self.parser.dump(self.config, skip_unset=False)
-        callbacks: list[Callback] = [PeakMemory()]
+        callbacks: list[Callback] = [PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
         callbacks += [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
         if self.resumption is not None:
             changes = self.resumption.changes(yaml.safe_load(text))
@@ -173,7 +178,8 @@ class Training(LightningCLI):
                 self.model.load_state_dict(weights)
         with only_training(self.run) if self.trainer.is_global_zero else nullcontext():
             try:
-                self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
+                with self._explained():
+                    self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
             finally:
                 if self.trainer.is_global_zero:
                     self._end(self.run)
@@ -203,6 +209,15 @@ class Training(LightningCLI):
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # they are for training
         method = getattr(self.trainer, verb)
         method(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """A context in which errors of a training say where to go on."""
+        try:
+            yield
+        except Diverged as error:
+            saved = newest_checkpoint(self.run) if self.run else None
+            raise Diverged(f"{error}\nthe last good checkpoint: {saved or 'none was saved yet'}") from error
 
     def _farewell(self, run: Path) -> str:
         prompt = self.config_init.sampling.captions[0] if self.config_init.sampling else "a text"

@@ -1,7 +1,8 @@
-"""Callbacks of the trainer: averaged weights, sample grids, peak memory."""
+"""Callbacks of the trainer: averaged weights, sample grids, peak memory, steps that are skipped."""
 
+from .bad_steps import SkipBadSteps
 from .ema import EMA
 from .peak_memory import PeakMemory
 from .sample_grid import SampleGrid
 
-__all__ = ["EMA", "PeakMemory", "SampleGrid"]
+__all__ = ["EMA", "PeakMemory", "SampleGrid", "SkipBadSteps"]

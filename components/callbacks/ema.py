@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
+
+from .bad_steps import skipped
 
 
 class EMA(WeightAveraging):
@@ -73,6 +76,18 @@ class EMA(WeightAveraging):
                     f"EMA cannot average {name}, which is {parameter.dtype}: small steps are lost in rounding. "
                     "Use a mixed precision: trainer.precision: bf16-mixed"
                 )
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Tensor | Mapping[str, Any] | None,
+        batch: object,
+        batch_idx: int,
+    ) -> None:
+        """Take the new weights into the average; a step that was skipped made none."""
+        if not skipped(trainer):
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Put the training weights back if validation was interrupted, before a checkpoint is saved."""

@@ -127,7 +127,7 @@ def test_without_guidance_a_null_caption_hides_the_text():
 
 def test_images_and_videos_give_finite_losses_logged_apart(logged):
     model = small_model()
-    loss = model.training_step(batch(), 0)
+    loss = model.training_step(batch(), 0)["loss"]
     loss.backward()
     assert loss.isfinite()
     expected = (logged["train/loss_image"] + logged["train/loss_video"]) / 2
@@ -143,7 +143,7 @@ def test_draws_are_a_function_of_seed_rank_and_step(monkeypatch, logged):
         monkeypatch.setattr(VideoDiffusion, "global_rank", property(lambda self: place.get("rank", 0)))
         monkeypatch.setattr(VideoDiffusion, "global_step", property(lambda self: place.get("step", 0)))
         model.on_train_batch_start(data, 0)
-        return model.training_step(data, 0).item()
+        return model.training_step(data, 0)["loss"].item()
 
     data = batch()
     torch.manual_seed(1)
@@ -157,7 +157,7 @@ def test_label_dropout_drops_text_at_its_probability(monkeypatch, logged):
     model, drops = small_model(label_dropout=0.3), []
     forward = model.conditioner.forward
     monkeypatch.setattr(model.conditioner, "forward", lambda p, drop: drops.append(drop) or forward(p, drop))
-    monkeypatch.setattr(model, "_losses", lambda predict, batch, quantile, noise: torch.zeros(4))
+    monkeypatch.setattr(model, "_losses", lambda predict, batch, sigma, noise: torch.zeros(4))
     for step in range(150):
         model.training_step(batch(), step)
     assert torch.cat(drops).float().mean() == pytest.approx(0.3, abs=0.06)  # 3 standard errors of 600 draws
