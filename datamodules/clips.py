@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -145,6 +145,34 @@ def join_clips(
         keys=[sample.key for sample, _, _ in usable],
         skipped=list(skipped),
         embeddings=Condition.stack(embeddings) if embeddings else None,
+    )
+
+
+def blank_clips(
+    modality: Modality, count: int, shape: VideoShape, manifest: Mapping[str, str] | None, samples: Iterable[Sample]
+) -> VideoBatch:
+    """A batch of black clips, as `join_clips` makes them, with captions and embeddings as long as any.
+
+    Args:
+        modality: Of which.
+        count: Clips.
+        shape: The size of a video.
+        manifest: How embeddings are made; None: there are none.
+        samples: Where to look for the longest caption; without any, as from a stream, it has some hundred words.
+    """
+    image = modality == "image"
+    pixels = torch.zeros(count, 1 if image else shape.num_frames, shape.height, shape.width, 3, dtype=torch.uint8)
+    embeddings = None
+    if manifest is not None:
+        tokens = torch.zeros(count, int(manifest["max_length"]), int(manifest["width"]))
+        embeddings = Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool))
+    return VideoBatch(
+        captions=[max((sample.caption for sample in samples), key=len, default="word " * 128)] * count,
+        fps=torch.full((count,), torch.inf if image else 8.0),
+        resolution=torch.tensor([[shape.height, shape.width]], dtype=torch.float32).repeat(count, 1),
+        video=rearrange(pixels, "b t h w c -> b c t h w"),
+        keys=[f"blank {modality}"] * count,
+        embeddings=embeddings,
     )
 
 

@@ -17,7 +17,7 @@ from lightning.pytorch import LightningDataModule
 
 from ..components.interfaces import VideoBatch, VideoShape
 from .census import Count, Looks, take_census
-from .clips import Clips, Loader, Reader
+from .clips import Clips, Loader, Reader, blank_clips
 from .embeddings import MANIFEST, read_manifest
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
 from .samples import SUFFIXES, Index, Modality, NothingUsable, Sample, Unusable, count_reasons
@@ -186,6 +186,15 @@ class JointData(LightningDataModule):
     def predict_dataloader(self) -> Loader | list[Loader]:
         """The samples of `val_dataloader`."""
         return self.val_dataloader()
+
+    def largest_batch(self, training: bool = True) -> list[VideoBatch]:
+        """A batch of black clips as large as any of training, or of validation: what memory must suffice for."""
+        sizes = self._batch_sizes if training else {m: min(n, self.holdout) for m, n in self._batch_sizes.items()}
+        if training and self.image_steps is not None:  # a step has one of the two
+            sizes = dict([max(sizes.items(), key=lambda item: item[1])])
+        shape = max([self.shape, *getattr(self, "buckets", ())], key=math.prod)
+        samples = {modality: itertools.chain(*self._train.get(modality, ())) for modality in sizes}
+        return [blank_clips(m, size, shape, self.manifest, samples[m]) for m, size in sizes.items()]
 
     def on_after_batch_transfer(self, batch: list[VideoBatch], dataloader_idx: int) -> VideoBatch:
         """Join videos and images on the device, and name the files that could not be used."""

@@ -31,6 +31,7 @@ from .parsing import Builder, Parser, know_our_classes
 from .progress import Metrics, Pace
 from .record import Record
 from .refusals import refuse, refuse_unused_holdout
+from .rehearsal import Rehearsal
 from .resume import Resume, Resumption
 from .run import check_weights, find_run, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST
@@ -156,7 +157,7 @@ class Training(LightningCLI):
         """What accompanies training, in the order in which it is called."""
         changes = []
         text = self.parser.dump(self.config, skip_unset=False)
-        callbacks: list[Callback] = [PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
+        callbacks: list[Callback] = [Rehearsal(), PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
         callbacks += [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
         if self.resumption is not None:
             changes = self.resumption.changes(yaml.safe_load(text))

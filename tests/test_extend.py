@@ -61,7 +61,7 @@ SHAPE = "{num_frames: 8, height: 24, width: 24}"
             "shape.py",
             "(self.w * x[:, :1], None)",
             f"shape: {SHAPE}",
-            ["Own.forward", "[2, 1, 8, 24, 24]", "[2, 3, 8, 24, 24]"],
+            ["Own.forward", "[4, 1, 8, 24, 24]", "[4, 3, 8, 24, 24]"],
         ),
         ("shape.py", "self.w * x", f"shape: {SHAPE}", ["Own.forward", "(prediction, state)"]),
         (

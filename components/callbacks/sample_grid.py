@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -128,18 +128,22 @@ class SampleGrid(Callback):
                 self._log(logger, folder / "grid.gif", step)
                 self._log(logger, folder / "contact_sheet.png", step)
 
+    def batches(self, module: CanSample) -> Iterator[tuple[Prompt, list[int]]]:
+        """What is sampled at a time: prompts on the CPU, and their seeds."""
+        size = torch.tensor([module.shape.height, module.shape.width], dtype=torch.float32)
+        for start in range(0, len(self.captions), self.batch_size):
+            captions = self.captions[start : start + self.batch_size]
+            prompt = Prompt(captions, torch.full((len(captions),), self.fps), size.expand(len(captions), 2))
+            yield prompt, self.seeds[start : start + self.batch_size]
+
     def _sample(self, module: LightningModule) -> Tensor:
         """All videos, uint8 ``[N, C, T, H, W]``."""
         assert isinstance(module, CanSample)
-        size = torch.tensor([module.shape.height, module.shape.width], dtype=torch.float32)
-        videos = []
         # Not inference_mode: what the model might keep of it could not be used in training.
         with torch.no_grad():
-            for start in range(0, len(self.captions), self.batch_size):
-                captions = self.captions[start : start + self.batch_size]
-                prompt = Prompt(captions, torch.full((len(captions),), self.fps), size.expand(len(captions), 2))
-                seeds = self.seeds[start : start + self.batch_size]
-                videos.append(to_uint8(module.sample(prompt.to(module.device), seeds)))
+            videos = [
+                to_uint8(module.sample(prompt.to(module.device), seeds)) for prompt, seeds in self.batches(module)
+            ]
         return torch.cat(videos)
 
     def _meta(self, step: int, weights: str) -> str:
