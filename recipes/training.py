@@ -27,8 +27,10 @@ from .errors import UserError
 from .explain import explain
 from .generate import machine_precision
 from .lock import only_training
+from .memory import explain_memory, is_out_of_memory
 from .parsing import Builder, Parser, know_our_classes
 from .progress import Metrics, Pace
+from .ranks import one_voice
 from .record import Record
 from .refusals import refuse, refuse_unused_holdout
 from .rehearsal import Rehearsal
@@ -179,7 +181,7 @@ class Training(LightningCLI):
                 self.model.load_state_dict(weights)
         with only_training(self.run) if self.trainer.is_global_zero else nullcontext():
             try:
-                with self._explained():
+                with one_voice(self.trainer), self._explained():
                     self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
             finally:
                 if self.trainer.is_global_zero:
@@ -209,16 +211,23 @@ class Training(LightningCLI):
         check_weights(self.model, read_weights(checkpoint), checkpoint)
         warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # they are for training
         method = getattr(self.trainer, verb)
-        method(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+        with self._explained():
+            method(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
-        """A context in which errors of a training say where to go on."""
+        """A context in which errors of the trainer's work say what to do."""
         try:
             yield
         except Diverged as error:
             saved = newest_checkpoint(self.run) if self.run else None
             raise Diverged(f"{error}\nthe last good checkpoint: {saved or 'none was saved yet'}") from error
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            device = self.trainer.strategy.root_device
+            what = explain_memory(error, self.config.as_dict(), self.model.shape, device)
+            raise UserError(f"rank {self.trainer.global_rank}: {what}" if self.trainer.global_rank else what) from error
 
     def _farewell(self, run: Path) -> str:
         prompt = self.config_init.sampling.captions[0] if self.config_init.sampling else "a text"
