@@ -59,6 +59,10 @@ class VideoShape:
         """Unpack in the order of the axes: ``C, T, H, W``."""
         return iter((self.channels, self.num_frames, self.height, self.width))
 
+    def __str__(self) -> str:
+        """``16x36x64``: frames, rows, columns."""
+        return f"{self.num_frames}x{self.height}x{self.width}"
+
 
 @dataclass
 class Prompt:
@@ -100,11 +104,19 @@ class VideoBatch(Prompt):
             until it is on the device, where `join` repeats it.
         keys: B names, each telling which sample of the source this is.
         skipped: ``(name, reason)`` of the files that could not be used while this batch was made.
+        num_frames: T on the device, also of images; 0: what the video has.
     """
 
     video: Tensor
     keys: list[str]
     skipped: Sequence[tuple[str, str]] = ()
+    num_frames: int = 0
+
+    @property
+    def shape(self) -> VideoShape:
+        """The size of its videos."""
+        channels, num_frames, height, width = self.video.shape[1:]
+        return VideoShape(num_frames, height, width, channels)
 
     @property
     def is_image(self) -> Tensor:
@@ -177,6 +189,15 @@ class Backbone(LightningModule, ABC):
 
     shape: VideoShape
     dim_condition: int
+
+    def check_shape(self, shape: VideoShape) -> None:
+        """Refuse videos of another size than it takes; a backbone that takes more than `shape` overrides it.
+
+        Raises:
+            ValueError: It does not take them; the message says what it takes.
+        """
+        if shape != self.shape:
+            raise ValueError(f"{type(self).__name__} takes videos of {self.shape} (T x H x W) alone, not of {shape}")
 
     @abstractmethod
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:

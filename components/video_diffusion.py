@@ -155,7 +155,7 @@ class VideoDiffusion(LightningModule):
 
     @property
     def shape(self) -> VideoShape:
-        """The size of the videos."""
+        """The size of the videos that it samples."""
         return self.backbone.shape
 
     def configure_model(self) -> None:
@@ -202,7 +202,7 @@ class VideoDiffusion(LightningModule):
         def predict(x: Tensor, c_noise: Tensor) -> Tensor:
             return _of_shape(x, self.backbone.train_forward(x, c_noise, condition, generator), self.backbone)
 
-        sigma = self.framework.noise_levels(quantile, self.shape)
+        sigma = self.framework.noise_levels(quantile, batch.shape)
         losses = self._losses(predict, batch, sigma, noise)
         self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
         self._log_modalities("train/loss", losses, batch)
@@ -216,7 +216,7 @@ class VideoDiffusion(LightningModule):
         bands = []
         for band in range(NOISE_BANDS):
             quantile = torch.full_like(batch.fps, (band + 0.5) / NOISE_BANDS)
-            sigma = self.framework.noise_levels(quantile, self.shape)
+            sigma = self.framework.noise_levels(quantile, batch.shape)
             denoiser = Denoiser(self.framework, self.backbone, condition)
             bands.append(self._losses(denoiser.predict, batch, sigma, noise))
             if denoiser.state is not None:  # as in sampling: all evaluations but the first start from a state

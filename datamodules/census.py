@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
+from torch.utils.data import Dataset
 
+from .buckets import Shapes, nearest
 from .clips import Reader
-from .decode import Extent, draw_times
 from .embeddings import read_embedding
-from .headers import read_header
+from .headers import Header, look_at, read_header
 from .samples import Modality, NothingUsable, Sample, Unusable
 
 _QUANTILES = {"least": 0.0, "10%": 0.1, "median": 0.5, "90%": 0.9, "most": 1.0}
@@ -38,6 +37,7 @@ class Count:
         bad: ``place: reason`` of all files that cannot be used.
         spread: Of what is usable, quantiles of frames per second, seconds, height and width in pixels, and characters
             of the caption.
+        buckets: How many of the usable are nearest to each bucket, by its number.
     """
 
     files: int
@@ -50,10 +50,11 @@ class Count:
     examples: dict[str, str] = field(default_factory=dict)
     bad: list[str] = field(default_factory=list)
     spread: dict[str, dict[str, float]] = field(default_factory=dict)
+    buckets: dict[int, int] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON, without the list of all files that cannot be used."""
-        return {name: value for name, value in asdict(self).items() if name != "bad"}
+        return {name: value for name, value in asdict(self).items() if name not in ("bad", "buckets")}
 
     def judge(self, modality: Modality, most_unusable: float) -> None:
         """Refuse data of which too little can be used.
@@ -79,13 +80,25 @@ class Looks(Dataset[dict[str, Any]]):
         modality: What they are.
         reader: How they would be read.
         decode: Decode as training does, once; False reads headers alone, in a tenth of the time.
+        shapes: Buckets, of which each sample is read at the size of its own; None: all are of the reader's size.
+        headers: What is known of samples already.
     """
 
-    def __init__(self, samples: Sequence[Sample], modality: Modality, reader: Reader, decode: bool) -> None:
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        modality: Modality,
+        reader: Reader,
+        decode: bool,
+        shapes: Shapes | None = None,
+        headers: Mapping[Sample, Header | str] | None = None,
+    ) -> None:
         self.samples = samples
         self.modality = modality
         self.reader = reader
         self.decode = decode
+        self.shapes = shapes or {0: reader.shape}
+        self.headers = headers or {}
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -93,17 +106,17 @@ class Looks(Dataset[dict[str, Any]]):
     def __getitem__(self, index: int) -> dict[str, Any]:
         sample, generator = self.samples[index], np.random.default_rng(index)
         try:
-            facts = read_header(sample, self.modality, self.reader.seconds)
-            if self.decode:
-                self.reader(sample, self.modality, generator)
-            elif self.reader.manifest:
+            facts = self.headers.get(sample)
+            if not isinstance(facts, dict):
+                facts = read_header(sample, self.modality, self.reader.seconds, upright=len(self.shapes) > 1)
+            if self.reader.manifest and not self.decode:
                 read_embedding(sample, self.reader.manifest)
-            if not self.decode and self.modality == "video":
-                extent = Extent(0.0, facts["seconds"], facts["fps"])
-                draw_times(extent, self.reader.shape.num_frames, self.reader.fps, generator)
+            bucket = nearest(facts, self.modality, self.shapes, self.reader.fps)
+            if self.decode:
+                replace(self.reader, shape=self.shapes[bucket])(sample, self.modality, generator)
         except Unusable as error:
             return {"place": sample.place, "reason": str(error)}
-        return facts | {"caption": float(len(sample.caption))}
+        return facts | {"caption": float(len(sample.caption)), "bucket": bucket}
 
 
 def take_census(
@@ -122,11 +135,10 @@ def take_census(
     chosen: Sequence[int] = range(number)
     if 0 < limit < number:
         chosen = sorted(np.random.default_rng(0).choice(number, limit, replace=False).tolist())
-    own = torch.Generator()  # or the loader would draw from the model's stream of random numbers
-    loader = DataLoader(looks, sampler=chosen, batch_size=None, num_workers=num_workers, generator=own)
-    found = list(tqdm(loader, title, len(chosen), unit=" files", disable=True if title is None else None))
+    found = list(look_at(looks, chosen, num_workers, title))
     bad = [(each["place"], each["reason"]) for each in found if "reason" in each]
     usable = [each for each in found if "reason" not in each]
+    buckets = Counter(each.pop("bucket") for each in usable)
     share = (len(skipped) + number * len(bad) / max(1, len(chosen))) / max(1, number + len(skipped))
     by_reason: dict[str, list[str]] = {}
     for place, reason in [*skipped, *bad]:
@@ -143,6 +155,7 @@ def take_census(
         examples={code: by_reason[code][0] for code in ordered},
         bad=[line for code in ordered for line in by_reason[code]],
         spread={name: _spread([each[name] for each in usable]) for name in (usable[0] if usable else ())},
+        buckets=dict(sorted(buckets.items())),
     )
 
 

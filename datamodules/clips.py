@@ -74,6 +74,7 @@ class Clips(Dataset[list[VideoBatch]]):
         streams: Which of them are of one source.
         reader: Reads a sample.
         seed: Seed of the draws within each place.
+        spare: Samples of each modality that stand in where none of a source can be used.
     """
 
     def __init__(
@@ -82,11 +83,13 @@ class Clips(Dataset[list[VideoBatch]]):
         streams: Mapping[Modality, Stream],
         reader: Reader,
         seed: int,
+        spare: Mapping[Modality, Sequence[Sample]] | None = None,
     ) -> None:
         self.samples = samples
         self.streams = streams
         self.reader = reader
         self.seed = seed
+        self.spare = spare or {}
 
     def __len__(self) -> int:
         return sum(len(samples) for samples in self.samples.values())
@@ -102,37 +105,44 @@ class Clips(Dataset[list[VideoBatch]]):
 
     def _batch(self, draws: list[Draw]) -> VideoBatch:
         skipped: list[tuple[str, str]] = []
-        return join_clips([self._usable(draw, skipped) for draw in draws], skipped)
+        return join_clips([self._usable(draw, skipped) for draw in draws], skipped, self.reader.shape.num_frames)
 
     def _usable(self, draw: Draw, skipped: list[tuple[str, str]]) -> tuple[Sample, Clip, Condition | None]:
         """The sample at one place, or the first substitute that can be used."""
         samples, alike = self.samples[draw.modality], self.streams[draw.modality].alike(draw.index)
-        failed: dict[int, str] = {}
+        spare = self.spare.get(draw.modality, ())
+        failed: dict[Sample, str] = {}
         for attempt in range(_MAX_ATTEMPTS):
             generator = clip_generator(self.seed, draw, attempt)
-            index = draw.index if attempt == 0 else alike[int(generator.integers(len(alike)))]
-            if index in failed:
+            if attempt == 0:
+                sample = samples[draw.index]
+            elif spare and len(failed) >= len(alike):
+                sample = spare[int(generator.integers(len(spare)))]
+            else:
+                sample = samples[alike[int(generator.integers(len(alike)))]]
+            if sample in failed:
                 continue
             try:
-                return samples[index], *self.reader(samples[index], draw.modality, generator)
+                return sample, *self.reader(sample, draw.modality, generator)
             except Unusable as error:
-                failed[index] = str(error)
-                skipped.append((samples[index].place, str(error)))
-        index, reason = next(iter(failed.items()))
+                failed[sample] = str(error)
+                skipped.append((sample.place, str(error)))
+        sample, reason = next(iter(failed.items()))
         raise NothingUsable(
             f"{draw.modality}s: none of {len(failed)} files tried one after another can be used"
-            f" ({count_reasons(failed.values())}); for example {samples[index].place}: {reason}"
+            f" ({count_reasons(failed.values())}); for example {sample.place}: {reason}"
         )
 
 
 def join_clips(
-    usable: Sequence[tuple[Sample, Clip, Condition | None]], skipped: Sequence[tuple[str, str]]
+    usable: Sequence[tuple[Sample, Clip, Condition | None]], skipped: Sequence[tuple[str, str]], num_frames: int
 ) -> VideoBatch:
     """A batch of clips of one modality.
 
     Args:
         usable: Samples, their pixels, and maybe embeddings of their captions: all or none.
         skipped: ``(place, reason)`` of the files that could not be used meanwhile.
+        num_frames: T on the device.
     """
     # In memory as decoded, with colours last: turning that around would take time here.
     pixels = torch.stack([rearrange(clip.video, "c t h w -> t h w c") for _, clip, _ in usable])
@@ -144,6 +154,7 @@ def join_clips(
         video=rearrange(pixels, "b t h w c -> b c t h w"),
         keys=[sample.key for sample, _, _ in usable],
         skipped=list(skipped),
+        num_frames=num_frames,
         embeddings=Condition.stack(embeddings) if embeddings else None,
     )
 
@@ -172,6 +183,7 @@ def blank_clips(
         resolution=torch.tensor([[shape.height, shape.width]], dtype=torch.float32).repeat(count, 1),
         video=rearrange(pixels, "b t h w c -> b c t h w"),
         keys=[f"blank {modality}"] * count,
+        num_frames=shape.num_frames,
         embeddings=embeddings,
     )
 

@@ -44,6 +44,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+_TURNED = (5, 6, 7, 8)  # the sides change places
 
 
 @dataclass
@@ -133,9 +134,9 @@ def open_image(file: BinaryIO) -> Iterator[Image.Image]:
 
 
 def _fit_image(image: Image.Image, shape: VideoShape) -> Clip:
-    stored = image.size
+    stored, resolution = image.size, image_size(image)
     orientation = image.getexif().get(_EXIF_ORIENTATION, 1)
-    turned = orientation in (5, 6, 7, 8)  # the sides change places
+    turned = orientation in _TURNED
     width, height = (shape.height, shape.width) if turned else (shape.width, shape.height)
     scale = max(width / stored[0], height / stored[1])
     # A JPEG can be decoded at a half, a quarter or an eighth of its size, here at twice the size wanted or more.
@@ -148,8 +149,13 @@ def _fit_image(image: Image.Image, shape: VideoShape) -> Clip:
     if orientation in _UPRIGHT:
         fitted = fitted.transpose(_UPRIGHT[orientation])
     video = rearrange(torch.from_numpy(np.array(fitted)), "h w c -> c 1 h w")
-    rows_upright, columns_upright = stored if turned else stored[::-1]
-    return Clip(video, math.inf, (float(rows_upright), float(columns_upright)))
+    return Clip(video, math.inf, resolution)
+
+
+def image_size(image: Image.Image) -> tuple[float, float]:
+    """Height and width of an image in pixels, upright."""
+    width, height = map(float, image.size)
+    return (width, height) if image.getexif().get(_EXIF_ORIENTATION, 1) in _TURNED else (height, width)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -261,6 +267,17 @@ def draw_times(
     Raises:
         Unusable: "frame rate too low" or "too short" for every rate.
     """
+    fitting = fitting_rates(extent, num_frames, fps)
+    rate = fitting[generator.integers(len(fitting))]
+    return rate, generator.uniform(0.0, extent.duration - (num_frames - 1) / rate)
+
+
+def fitting_rates(extent: Extent, num_frames: int, fps: Sequence[float]) -> list[float]:
+    """The frame rates at which a video has so many frames.
+
+    Raises:
+        Unusable: "frame rate too low" or "too short" for every rate.
+    """
     native = [rate for rate in fps if rate <= 1.01 * extent.rate]  # 24 frames per second fit 23.976
     if not native:
         raise Unusable("frame rate too low", f"{extent.rate:.2f} frames per second; {min(fps):g} or more are needed")
@@ -268,8 +285,15 @@ def draw_times(
     if not fitting:
         needed = f"{num_frames} frames need {(num_frames - 1) / max(native):.2f} s at {max(native):g}"
         raise Unusable("too short", f"{extent.duration:.2f} s at {extent.rate:.2f} frames per second; {needed}")
-    rate = fitting[generator.integers(len(fitting))]
-    return rate, generator.uniform(0.0, extent.duration - (num_frames - 1) / rate)
+    return fitting
+
+
+def video_size(container: InputContainer, stream: VideoStream, extent: Extent) -> tuple[float, float]:
+    """Height and width of a video in pixels, upright, with square pixels: its first frame tells, which is decoded."""
+    fit = _Fit(VideoShape(1, 1, 1), stream)
+    container.seek(round(extent.start / _tick(stream)), stream=stream)  # its packets may have been read through
+    fit.measure(next(container.decode(stream)))
+    return fit.resolution
 
 
 class _Fit:
@@ -290,13 +314,13 @@ class _Fit:
         if frame.is_corrupt:
             raise Unusable("corrupt", f"a damaged frame at {frame.time:.2f} s")
         if self.measured != (frame.height, frame.width):
-            self._measure(frame)
+            self.measure(frame)
         rgb = self.reformatter.reformat(
             frame, self.columns, self.rows, "rgb24", interpolation=self.method, threads=1
         ).to_ndarray()[self.centre]
         return np.rot90(rgb, self.turns) if self.turns else rgb
 
-    def _measure(self, frame: VideoFrame) -> None:
+    def measure(self, frame: VideoFrame) -> None:
         """How to fit this frame, and all of its size."""
         self.measured = frame.height, frame.width
         self.turns = round(frame.rotation / 90) % 4  # anticlockwise, to be upright

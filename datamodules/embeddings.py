@@ -9,18 +9,20 @@ from __future__ import annotations
 import hashlib
 import json
 import posixpath
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
 from ..components.interfaces import Condition
-from .samples import Sample, Unusable
+from .samples import NothingUsable, Sample, Unusable
 
 SUFFIX = ".safetensors"
 CAPTION = "caption"
 _LONGEST_HEADER = 1 << 20  # bytes
+_LOOKED_AT = 256  # samples that tell how all were made
 MANIFEST = ("encoder", "revision", "tokenizer", "max_length", "dtype", "width")
 """Fields that say how embeddings were made; all embeddings of a training agree in them."""
 
@@ -42,6 +44,24 @@ def read_manifest(sample: Sample) -> dict[str, str]:
         Unusable: "no embedding" or "bad embedding".
     """
     return _metadata(_read(sample, header=True))
+
+
+def common_manifest(samples: Sequence[Sample]) -> dict[str, str]:
+    """How the embeddings of most samples were made, as those of all must have been.
+
+    Raises:
+        NothingUsable: The first have none.
+    """
+    found, problem = Counter[tuple[tuple[str, str], ...]](), ""
+    for sample in samples[:_LOOKED_AT]:
+        try:
+            found[tuple((field, value) for field, value in read_manifest(sample).items() if field in MANIFEST)] += 1
+        except Unusable as error:
+            problem = problem or f"{sample.place}: {error}"
+    if not found:
+        tried = min(len(samples), _LOOKED_AT)
+        raise NothingUsable(f"embeddings: the first {tried} samples have none; for example {problem}")
+    return dict(found.most_common(1)[0][0])
 
 
 def read_embedding(sample: Sample, manifest: Mapping[str, str]) -> Condition:

@@ -7,27 +7,42 @@ import itertools
 import logging
 import math
 import os
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from lightning.pytorch import LightningDataModule
 
 from ..components.interfaces import VideoBatch, VideoShape
+from .buckets import (
+    Bucket,
+    BucketClips,
+    BucketOrder,
+    Shapes,
+    check_buckets,
+    describe,
+    fill,
+    mix_buckets,
+    sort_samples,
+    with_samples,
+)
 from .census import Count, Looks, take_census
 from .clips import Clips, Loader, Reader, blank_clips
-from .embeddings import MANIFEST, read_manifest
+from .embeddings import common_manifest
+from .headers import Header, read_headers
+from .holdout import hold_out
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
-from .samples import SUFFIXES, Index, Modality, NothingUsable, Sample, Unusable, count_reasons
-from .sources import Source, index_source
+from .samples import Index, Modality, Sample, count_reasons, left_out
+from .sources import Source, as_sources, index_source
 from .streams import StreamedClips, StreamLoader, is_stream
 
 logger = logging.getLogger(__name__)
 
-_MAX_NAMED = 10  # files that the log names before training
 _LOOKED_AT = 256  # files of a modality whose headers are read before training
+
+Found: TypeAlias = tuple[dict[Modality, list[Index]], dict[Sample, Header | str]]
 
 
 class JointData(LightningDataModule):
@@ -58,6 +73,8 @@ class JointData(LightningDataModule):
         seconds_per_file: How long one file may take to decode; a slower one is skipped.
         most_unusable: Share of the files of a modality that may be unusable, as far as the headers of 256 tell before
             training; more is an error.
+        buckets: Sizes of batches beside the model's own shape, for videos and images of other aspect ratios and for
+            shorter videos. Each step is of one size; each file goes where its aspect ratio is nearest.
 
     Attributes:
         skipped: Path and reason of each file that could not be used so far.
@@ -79,6 +96,7 @@ class JointData(LightningDataModule):
         image_steps: float | None = None,
         seconds_per_file: float = 60.0,
         most_unusable: float = 0.5,
+        buckets: Sequence[VideoShape] = (),
     ) -> None:
         super().__init__()
         if shape.channels != 3:
@@ -100,7 +118,9 @@ class JointData(LightningDataModule):
         for name, value, none in (("holdout", holdout, "no validation"), ("num_workers", num_workers, "none beside")):
             if value < 0:
                 raise ValueError(f"{name} is {value}: it must be 0 ({none}) or more")
+        check_buckets([shape, *buckets])
         self.shape = shape
+        self.buckets = buckets
         self.fps = fps
         self.holdout = holdout
         self.num_workers = num_workers
@@ -114,23 +134,36 @@ class JointData(LightningDataModule):
         sizes: dict[Modality, int] = {"video": video_batch_size, "image": image_batch_size}
         self._sources: dict[Modality, list[Source]] = {}
         if videos is not None:
-            self._sources["video"] = _sources(videos, "video")
+            self._sources["video"] = as_sources(videos, "video")
         if images is not None:
-            self._sources["image"] = _sources(images, "image")
+            self._sources["image"] = as_sources(images, "image")
         paths = [source.path for of in self._sources.values() for source in of]
         self._streamed = any(map(is_stream, paths))
-        settings = {"holdout": holdout, "image_steps": image_steps, "embeddings": embeddings}
+        settings = {"holdout": holdout, "image_steps": image_steps, "embeddings": embeddings, "buckets": buckets}
         if self._streamed and (given := [name for name, value in settings.items() if value]):
             raise ValueError(f"{given[0]} is {settings[given[0]]}: streams (http, pipe:) don't offer this; use files")
         if self._streamed and not all(map(is_stream, paths)):
             raise ValueError(f"videos and images are {paths}: all must be streams (http, pipe:), or none")
         self._batch_sizes = {modality: sizes[modality] for modality in self._sources}
-        self._origin = Origin(0, dict.fromkeys(SUFFIXES, 0))
-        self._train: dict[Modality, list[list[Sample]]] = {}  # of each source
-        self._validation: dict[Modality, list[Sample]] = {}
+        self._shapes: Shapes = dict(enumerate([shape, *buckets]))
+        self._found: Found | None = None
+        self._kept: dict[Modality, list[list[Sample]]] = {}  # to train on, of each source
+        self._train: list[Bucket] = []
+        self._validation: dict[int, dict[Modality, list[Sample]]] = {}  # of each bucket
+        self._resumed: tuple[int, Mapping[str, int]] = 0, {}  # the step, and the positions of the streams
+
+    def prepare_data(self) -> None:
+        """Where there are buckets, read the headers of all files, once per machine, and keep them beside the files.
+
+        Raises:
+            ValueError: A source is missing.
+            NothingUsable: It holds no sample.
+        """
+        if self.buckets and not self._streamed:
+            self._find()
 
     def setup(self, stage: str) -> None:
-        """List the samples, once, and look at the headers of some.
+        """List the samples, once, and look at the headers of some, or of all where there are buckets.
 
         Raises:
             ValueError: A source is missing or holds too few samples for `holdout`.
@@ -138,21 +171,32 @@ class JointData(LightningDataModule):
         """
         if self._train or self._streamed:
             return
-        listed = {
-            modality: [index_source(Path(source.path), modality) for source in sources]
-            for modality, sources in self._sources.items()
-        }
+        listed, headers = self._find()
+        self._found = None
         if self.embeddings:
-            self.manifest = _manifest([sample for of in listed.values() for index in of for sample in index.samples])
+            self.manifest = common_manifest([s for of in listed.values() for index in of for s in index.samples])
+        shapes, homes = self._shapes, dict[Sample, int]()
         for modality, indices in listed.items():
+            if self.buckets:
+                found = [sort_samples(index, headers, modality, shapes, self.fps) for index in indices]
+                indices = [index for index, _ in found]
+                homes |= {sample: home for _, of_index in found for sample, home in of_index.items()}
             self._report(indices, modality)
+            looks = partial(
+                Looks, modality=modality, reader=self._reader(), decode=False, shapes=shapes, headers=headers
+            )
             together = Index([s for index in indices for s in index.samples], [s for i in indices for s in i.skipped])
             weighted = len(indices) > 1 and self._sources[modality][0].weight is not None
             for index in [*(indices if weighted else ()), together]:  # where one gives nothing, no other stands in
-                looks = Looks(index.samples, modality, self._reader(), decode=False)
-                self.census[modality] = take_census(looks, index.skipped, limit=_LOOKED_AT)
+                self.census[modality] = take_census(looks(index.samples), index.skipped, limit=_LOOKED_AT)
                 self.census[modality].judge(modality, self.most_unusable)
-            self._train[modality], self._validation[modality] = self._split(indices, modality)
+            self._kept[modality], held = hold_out(indices, modality, self.holdout, looks)
+            for sample in held:
+                self._validation.setdefault(homes.get(sample, 0), {}).setdefault(modality, []).append(sample)
+            shapes = with_samples(shapes, self._kept[modality], homes)  # images keep to the buckets of videos
+        weights = {name: [source.weight for source in sources] for name, sources in self._sources.items()}
+        self._train = fill(self._shapes, self._kept, weights, homes)
+        self._report_empty()
 
     def train_dataloader(self) -> Loader:
         """Endless batches from the trainer's step on.
@@ -167,17 +211,24 @@ class JointData(LightningDataModule):
             return self._streaming_loader()
         self._agree()
         order = self._order()
-        samples = {modality: list(itertools.chain(*sources)) for modality, sources in self._train.items()}
-        return self._loader(samples, order.streams, SharedOut(order), _seed())
+        spare = {name: list(itertools.chain(*of)) for name, of in self._kept.items()} if self.buckets else {}
+        clips = {}
+        for bucket, turns in zip(self._train, order.orders, strict=True):
+            samples = {name: list(itertools.chain(*sources)) for name, sources in bucket.samples.items()}
+            clips[bucket.number] = Clips(samples, turns.streams, self._reader(bucket.number), _seed(), spare)
+        return self._loader(clips, SharedOut(order))
 
     def val_dataloader(self) -> Loader | list[Loader]:
         """The held-out samples in the same batches with the same draws whatever the seed; none if `holdout` is 0."""
         if not self.holdout:
             return []
-        sizes = {modality: len(samples) for modality, samples in self._validation.items()}
-        batches = validation_batches(sizes, self._batch_sizes, *self._place())
-        streams = {modality: Stream(modality, 0, (size,)) for modality, size in sizes.items()}
-        return self._loader(self._validation, streams, SharedOut(batches), seed=0)
+        batches, clips = [], {}
+        for bucket, samples in sorted(self._validation.items()):
+            sizes = {modality: len(held) for modality, held in samples.items()}
+            batches += validation_batches(sizes, self._batch_sizes, *self._place(), bucket)
+            streams = {modality: Stream(modality, 0, (size,)) for modality, size in sizes.items()}
+            clips[bucket] = Clips(samples, streams, self._reader(bucket), seed=0)
+        return self._loader(clips, SharedOut(batches))
 
     def test_dataloader(self) -> Loader | list[Loader]:
         """The samples of `val_dataloader`."""
@@ -192,13 +243,14 @@ class JointData(LightningDataModule):
         sizes = self._batch_sizes if training else {m: min(n, self.holdout) for m, n in self._batch_sizes.items()}
         if training and self.image_steps is not None:  # a step has one of the two
             sizes = dict([max(sizes.items(), key=lambda item: item[1])])
-        shape = max([self.shape, *getattr(self, "buckets", ())], key=math.prod)
-        samples = {modality: itertools.chain(*self._train.get(modality, ())) for modality in sizes}
+        numbers = [bucket.number for bucket in self._train] if training else list(self._validation)
+        shape = max((self._shapes[number] for number in numbers or (0,)), key=math.prod)
+        samples = {modality: itertools.chain(*self._kept.get(modality, ())) for modality in sizes}
         return [blank_clips(m, size, shape, self.manifest, samples[m]) for m, size in sizes.items()]
 
     def on_after_batch_transfer(self, batch: list[VideoBatch], dataloader_idx: int) -> VideoBatch:
         """Join videos and images on the device, and name the files that could not be used."""
-        joint = VideoBatch.join(batch, self.shape.num_frames)
+        joint = VideoBatch.join(batch, batch[0].num_frames)
         for path, reason in joint.skipped:
             if path not in self.skipped:
                 self.skipped[path] = reason
@@ -215,9 +267,12 @@ class JointData(LightningDataModule):
         if not self._train:
             return {}
         order, step = self._order(), self._step()
+        turns = zip(self._train, order.orders, order.mix.before(step), strict=True)
         return {
             "step": self.trainer.global_step if self.trainer else 0,
-            "positions": {name: order.position(name, step) for name in self._sources},
+            "positions": {
+                bucket.name(name): inner.position(name, turn) for bucket, inner, turn in turns for name in self._sources
+            },
             "settings": self._settings(),
             "samples": {name: [count.samples, count.keys] for name, count in self.census.items()},
         }
@@ -227,9 +282,9 @@ class JointData(LightningDataModule):
         if not state_dict:
             return
         window = self.trainer.accumulate_grad_batches if self.trainer else 1
-        self._origin = Origin(state_dict["step"] * window, self._origin.positions | state_dict["positions"])
+        self._resumed = state_dict["step"] * window, state_dict["positions"]
         for name, value in self._settings().items():
-            if (before := state_dict["settings"][name]) != value:
+            if (before := state_dict["settings"].get(name, [])) != value:
                 logger.warning("data: %s is %s, not %s as at the checkpoint: the order is another", name, value, before)
         for name, count in self.census.items():
             number, keys = state_dict["samples"].get(name, (0, ""))
@@ -246,57 +301,46 @@ class JointData(LightningDataModule):
         _, world = self._place()
         window = self.trainer.accumulate_grad_batches if self.trainer else 1
         order, described = self._order(), dict[str, Any]()
-        for modality, sources in self._train.items():
-            sizes, stream = [len(samples) for samples in sources], order.streams[modality]
-            shares = [n / 1000 for n in stream.shares] if len(stream.sizes) > 1 else [n / sum(sizes) for n in sizes]
-            share_of_steps = order.share_of_steps(modality)
-            per_step = self._batch_sizes[modality] * world * window * share_of_steps
-            described[modality] = self.census[modality].as_dict() | {
-                "sources": [
-                    {
-                        "path": str(source.path),
-                        "samples": size,
-                        "share": round(share, 4),
-                        "steps_per_pass": round(size / (share * per_step), 1),
-                    }
-                    for source, size, share in zip(self._sources[modality], sizes, shares, strict=True)
-                ],
-                "held_out": len(self._validation[modality]),
-                "per_step": per_step,
-            }
+        for modality, sources in self._sources.items():
+            per_step = self._batch_sizes[modality] * world * window * order.orders[0].share_of_steps(modality)
+            paths, kept = [str(source.path) for source in sources], self._kept[modality]
+            described[modality] = (
+                self.census[modality].as_dict()
+                | describe(self._train, order.mix, self._shapes, modality, paths, kept, per_step)
+                | {"held_out": sum(len(of.get(modality, ())) for of in self._validation.values()), "per_step": per_step}
+            )
         return described
 
     def _report(self, indices: Sequence[Index], modality: Modality) -> None:
         """Name the files that are no samples."""
         skipped = [skip for index in indices for skip in index.skipped]
         self.skipped |= dict(skipped)
-        rank, _ = self._place()
-        if skipped and rank == 0:
-            named = "".join(f"\n  {place}: {reason}" for place, reason in skipped[:_MAX_NAMED])
-            more = "\n  ..." if len(skipped) > _MAX_NAMED else ""
-            total = sum(len(index.samples) for index in indices) + len(skipped)
-            counts = f"{modality}s: {len(skipped)} of {total} ({count_reasons(reason for _, reason in skipped)})"
-            logger.warning("%s cannot be used and are left out:%s%s", counts, named, more)
+        if skipped and self._place()[0] == 0:
+            logger.warning("%s", left_out(skipped, modality, sum(len(index.samples) for index in indices)))
 
-    def _split(self, indices: Sequence[Index], modality: Modality) -> tuple[list[list[Sample]], list[Sample]]:
-        """Samples to train on of each source, and those to validate on: by hash, so that a new file changes little."""
-        everything = [sample for index in indices for sample in index.samples]
-        everything.sort(key=lambda sample: hashlib.sha256(os.fsencode(sample.key)).digest())
-        looks = Looks(everything, modality, self._reader(), decode=False)
-        usable = (everything[i] for i in range(len(everything)) if "reason" not in looks[i])
-        held = list(itertools.islice(usable, self.holdout))
-        known = set(map(id, held))
-        kept = [[sample for sample in index.samples if id(sample) not in known] for index in indices]
-        for index, samples in zip(indices, kept, strict=True):
-            if samples and len(held) < self.holdout:
-                raise ValueError(
-                    f"holdout is {self.holdout}, but only {len(held)} {modality}s can be used: set it lower"
-                )
-            if not samples:
-                found = f"{index.samples[0].tree.path} has {len(index.samples)} {modality}s"
-                fix = "it must be less, so that some are left to train on"
-                raise ValueError(f"holdout is {self.holdout}, but {found}: {fix}")
-        return kept, held
+    def _report_empty(self) -> None:
+        """Name the buckets that have no steps."""
+        filled = {bucket.number for bucket in self._train}
+        empty = ", ".join(str(shape) for number, shape in self._shapes.items() if number not in filled)
+        if empty and self._place()[0] == 0:
+            kind = next(iter(self._sources))
+            logger.warning("buckets without steps: %s (T x H x W); no %s is nearest to them", empty, kind)
+
+    def _find(self) -> Found:
+        """The samples of each source, and where there are buckets, their headers."""
+        if self._found is None:
+            listed = {
+                modality: [index_source(Path(source.path), modality) for source in sources]
+                for modality, sources in self._sources.items()
+            }
+            headers: dict[Sample, Header | str] = {}
+            for modality, indices in listed.items() if self.buckets else ():
+                samples = [sample for index in indices for sample in index.samples]
+                title = f"headers of {modality}s" if self._place()[0] == 0 else None
+                found = read_headers(samples, modality, self.seconds_per_file, self.num_workers, title)
+                headers |= dict(zip(samples, found, strict=True))
+            self._found = listed, headers
+        return self._found
 
     def _agree(self) -> None:
         """See that all ranks have found the same samples.
@@ -304,7 +348,8 @@ class JointData(LightningDataModule):
         Raises:
             ValueError: They have not: a disk was slow, or files came while they looked.
         """
-        keys = [[sample.key for sample in source] for sources in self._train.values() for source in sources]
+        streams = [sources for bucket in self._train for sources in bucket.samples.values()]
+        keys = [[[sample.key for sample in source] for source in sources] for sources in streams]
         mine = hashlib.sha256(repr(keys).encode()).hexdigest()
         if self.trainer and self.trainer.strategy.broadcast(mine) != mine:
             raise ValueError(f"rank {self.trainer.global_rank} has found other samples than rank 0: start again")
@@ -312,28 +357,22 @@ class JointData(LightningDataModule):
     def _settings(self) -> dict[str, Any]:
         """What the order depends on, beside the samples."""
         weights = {name: [source.weight for source in sources] for name, sources in self._sources.items()}
-        return {"seed": _seed(), "holdout": self.holdout, "weights": weights}
+        buckets = [str(shape) for shape in self._shapes.values()] if self.buckets else []
+        return {"seed": _seed(), "holdout": self.holdout, "weights": weights, "buckets": buckets}
 
-    def _order(self) -> TrainOrder:
+    def _order(self) -> BucketOrder:
         rank, world = self._place()
-        streams = {}
-        for modality, sources in self._sources.items():
-            sizes, weights = [len(samples) for samples in self._train[modality]], [source.weight for source in sources]
-            given = [weight for weight in weights if weight is not None]
-            streams[modality] = (
-                Stream(modality, _seed(), sizes, given) if given else Stream(modality, _seed(), [sum(sizes)])
-            )
-        return TrainOrder(streams, self._batch_sizes, rank, world, self._step, self.image_steps, self._origin)
+        step, positions = self._resumed
+        mix, orders = mix_buckets(self._train, next(iter(self._sources)), _seed()), []
+        for bucket, turns in zip(self._train, mix.before(step), strict=True):
+            streams = {modality: bucket.stream(modality, _seed()) for modality in self._sources}
+            origin = Origin(turns, {modality: positions.get(bucket.name(modality), 0) for modality in streams})
+            orders.append(TrainOrder(streams, self._batch_sizes, rank, world, int, self.image_steps, origin))
+        return BucketOrder(mix, orders, self._step)
 
-    def _loader(
-        self,
-        samples: Mapping[Modality, Sequence[Sample]],
-        streams: Mapping[Modality, Stream],
-        order: SharedOut,
-        seed: int,
-    ) -> Loader:
+    def _loader(self, clips: Mapping[int, Clips], order: SharedOut) -> Loader:
         return Loader(
-            Clips(samples, streams, self._reader(), seed),
+            BucketClips(clips),
             sampler=order,
             batch_size=None,  # the order yields whole batches
             num_workers=self.num_workers,
@@ -355,8 +394,8 @@ class JointData(LightningDataModule):
             generator=torch.Generator(),  # as in `_loader`
         )
 
-    def _reader(self) -> Reader:
-        return Reader(self.shape, self.fps, self.manifest, self.seconds_per_file)
+    def _reader(self, bucket: int = 0) -> Reader:
+        return Reader(self._shapes[bucket], self.fps, self.manifest, self.seconds_per_file)
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -368,29 +407,3 @@ class JointData(LightningDataModule):
 
 def _seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
-
-
-def _manifest(samples: Sequence[Sample]) -> dict[str, str]:
-    """How most embeddings were made, as all must have been."""
-    found, problem = Counter[tuple[tuple[str, str], ...]](), ""
-    for sample in samples[:_LOOKED_AT]:
-        try:
-            found[tuple((field, value) for field, value in read_manifest(sample).items() if field in MANIFEST)] += 1
-        except Unusable as error:
-            problem = problem or f"{sample.place}: {error}"
-    if not found:
-        tried = min(len(samples), _LOOKED_AT)
-        raise NothingUsable(f"embeddings: the first {tried} samples have none; for example {problem}")
-    return dict(found.most_common(1)[0][0])
-
-
-def _sources(given: str | Path | Sequence[Source], modality: Modality) -> list[Source]:
-    """The sources that a setting names, all with weights or none."""
-    sources = [Source(str(given))] if isinstance(given, str | Path) else list(given)
-    weighted = [source.weight for source in sources if source.weight is not None]
-    if not sources:
-        raise ValueError(f"{modality}s is an empty list: name a folder or shards, or leave it out")
-    if len(weighted) not in (0, len(sources)) or not all(0 < weight < math.inf for weight in weighted):
-        weights = [source.weight for source in sources]
-        raise ValueError(f"{modality}s: the weights are {weights}: give all a finite one above 0, or none")
-    return sources

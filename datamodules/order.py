@@ -20,8 +20,8 @@ from torch.utils.data import DistributedSampler
 from .samples import SUFFIXES, Modality
 
 _MODALITIES = tuple(SUFFIXES)
-_ORDER, _CLIP, _MIX = range(3)  # what the draws are for
-_BLOCK = 1000  # positions over which weighted sources have their shares exactly
+_ORDER, _CLIP, _MIX, _BUCKETS = range(4)  # what the draws are for
+BLOCK = 1000  # turns over which shares are exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +32,13 @@ class Draw:
         modality: Which stream.
         index: Which sample of the stream's source.
         position: Where in the stream: what further random draws for it are seeded by.
+        bucket: Which bucket the stream is of; 0: that of the model's own shape.
     """
 
     modality: Modality
     index: int
     position: int
+    bucket: int = 0
 
 
 def clip_generator(seed: int, draw: Draw, attempt: int) -> np.random.Generator:
@@ -47,15 +49,78 @@ def clip_generator(seed: int, draw: Draw, attempt: int) -> np.random.Generator:
         draw: The place.
         attempt: 0 for the sample itself, k for the k-th substitute.
     """
-    return _generator(seed, draw.modality, _CLIP, draw.position, attempt)
+    return _generator((seed, _MODALITIES.index(draw.modality), _CLIP), draw.position, attempt, draw.bucket)
 
 
-def _generator(seed: int, modality: Modality, purpose: int, number: int, attempt: int) -> np.random.Generator:
-    return np.random.default_rng([seed, _MODALITIES.index(modality), purpose, number, attempt])
+def _generator(key: tuple[int, int, int], number: int, attempt: int, bucket: int) -> np.random.Generator:
+    """Source of draws; `key` is the run's seed, the number of the modality, and what they are for."""
+    return np.random.default_rng([*key, number, attempt, *([bucket] if bucket else [])])
+
+
+class Mix:
+    """Whose turn it is, of several: in blocks of 1000 turns each has its share, in an order drawn anew for each block.
+
+    Args:
+        weights: Shares, of any sum; each has at least one turn in a block.
+        key: What the order is drawn from.
+        bucket: Likewise.
+        first: Who have the first turns of all, one each.
+    """
+
+    def __init__(
+        self, weights: Sequence[float], key: tuple[int, int, int], bucket: int = 0, first: Sequence[int] = ()
+    ) -> None:
+        self.shares = _apportion(weights)
+        self._key, self._bucket, self._first = key, bucket, first
+        self._mixed: tuple[int, np.ndarray] = (-1, np.empty(0))  # the block at hand
+
+    @classmethod
+    def of_buckets(cls, weights: Sequence[float], seed: int, first: Sequence[int]) -> Mix:
+        """Which bucket has a step; the arguments are those of `Mix`, and the run's seed."""
+        return cls(weights, (seed, 0, _BUCKETS), first=first)
+
+    def turn(self, position: int) -> tuple[int, int]:
+        """Whose turn a position is, and how many that one had before."""
+        if len(self.shares) == 1:
+            return 0, position
+        block, offset = divmod(position, BLOCK)
+        mixed = self._block(block)
+        who = int(mixed[offset])
+        return who, block * self.shares[who] + int((mixed[:offset] == who).sum())
+
+    def before(self, position: int) -> list[int]:
+        """How many turns each has before a position."""
+        if len(self.shares) == 1:
+            return [position]
+        block, offset = divmod(position, BLOCK)
+        counts = np.bincount(self._block(block)[:offset], minlength=len(self.shares))
+        return [block * share + int(count) for share, count in zip(self.shares, counts, strict=True)]
+
+    def _block(self, number: int) -> np.ndarray:
+        if self._mixed[0] != number:
+            turns = np.repeat(np.arange(len(self.shares)), self.shares)
+            mixed = _generator(self._key, number, 0, self._bucket).permutation(turns)
+            if number == 0 and self._first:
+                at = [int(np.flatnonzero(mixed == who)[0]) for who in self._first]
+                mixed = np.concatenate([mixed[at], np.delete(mixed, at)])
+            self._mixed = number, mixed
+        return self._mixed[1]
+
+
+def _apportion(weights: Sequence[float]) -> list[int]:
+    """How many turns of a block each has: its share, at least 1, the largest remainders rounded up."""
+    exact = [BLOCK * weight / sum(weights) for weight in weights]
+    shares = [max(1, math.floor(share)) for share in exact]
+    by_remainder = sorted(range(len(exact)), key=lambda who: shares[who] - exact[who])
+    for who in by_remainder[: max(0, BLOCK - sum(shares))]:
+        shares[who] += 1
+    while sum(shares) > BLOCK:  # by the least, which have more than their share
+        shares[max(range(len(shares)), key=shares.__getitem__)] -= 1
+    return shares
 
 
 class Stream:
-    """Which sample stands at which position, for one modality.
+    """Which sample stands at which position, for one modality and one bucket.
 
     Weighted sources are mixed in blocks of 1000 positions, of which each has its share, in an order that is drawn
     anew for each block; each source goes through its own samples pass by pass.
@@ -64,55 +129,39 @@ class Stream:
         modality: Which.
         seed: The run's.
         sizes: Samples of each source; they are numbered on from source to source.
-        weights: Shares of the sources, of any sum, each at least a thousandth of it. One source needs none.
-
-    Raises:
-        ValueError: A share is too small.
+        weights: Shares of the sources, of any sum; at least a thousandth is given. One source needs none.
+        bucket: Which bucket; each has another order.
     """
 
-    def __init__(self, modality: Modality, seed: int, sizes: Sequence[int], weights: Sequence[float] = (1.0,)) -> None:
+    def __init__(
+        self,
+        modality: Modality,
+        seed: int,
+        sizes: Sequence[int],
+        weights: Sequence[float] = (1.0,),
+        bucket: int = 0,
+    ) -> None:
         self.modality = modality
         self.seed = seed
         self.sizes = tuple(sizes)
-        self.shares = _apportion(weights)
+        self.bucket = bucket
+        self.mix = Mix(weights, (seed, _MODALITIES.index(modality), _MIX), bucket)
         self.firsts = (0, *itertools.accumulate(self.sizes))
         self._passes: dict[int, tuple[int, np.ndarray]] = {}  # the one at hand of each source
-        self._mixed: tuple[int, np.ndarray] = (-1, np.empty(0))
 
     def index(self, position: int) -> int:
         """The sample at a position."""
-        source, turn = self._turn(position) if len(self.sizes) > 1 else (0, position)
+        source, turn = self.mix.turn(position)
         number, offset = divmod(turn, self.sizes[source])
         if self._passes.get(source, (-1,))[0] != number:
-            generator = _generator(self.seed, self.modality, _ORDER, number, source)
-            self._passes[source] = number, generator.permutation(self.sizes[source])
+            key = self.seed, _MODALITIES.index(self.modality), _ORDER
+            self._passes[source] = number, _generator(key, number, source, self.bucket).permutation(self.sizes[source])
         return self.firsts[source] + int(self._passes[source][1][offset])
 
     def alike(self, index: int) -> range:
         """The samples of the source of a sample."""
         source = next(s for s, first in enumerate(self.firsts[1:]) if index < first)
         return range(self.firsts[source], self.firsts[source + 1])
-
-    def _turn(self, position: int) -> tuple[int, int]:
-        """Whose turn a position is, and how many that source had before."""
-        block, offset = divmod(position, _BLOCK)
-        if self._mixed[0] != block:
-            turns = np.repeat(np.arange(len(self.shares)), self.shares)
-            self._mixed = block, _generator(self.seed, self.modality, _MIX, block, 0).permutation(turns)
-        source = int(self._mixed[1][offset])
-        return source, block * self.shares[source] + int((self._mixed[1][:offset] == source).sum())
-
-
-def _apportion(weights: Sequence[float]) -> list[int]:
-    """How many positions of a block each source has: its share, the largest remainders rounded up."""
-    exact = [_BLOCK * weight / sum(weights) for weight in weights]
-    if min(exact) < 1:
-        raise ValueError(f"weights {list(weights)}: each must be at least a thousandth of their sum")
-    shares = [math.floor(share) for share in exact]
-    by_remainder = sorted(range(len(exact)), key=lambda source: shares[source] - exact[source])
-    for source in by_remainder[: _BLOCK - sum(shares)]:
-        shares[source] += 1
-    return shares
 
 
 @dataclass(frozen=True)
@@ -158,7 +207,7 @@ class TrainOrder:
             if self._turns(modality, step + 1) > self._turns(modality, step):
                 first = self.position(modality, step) + self.rank * size
                 stream = self.streams[modality]
-                draws += [Draw(modality, stream.index(p), p) for p in range(first, first + size)]
+                draws += [Draw(modality, stream.index(p), p, stream.bucket) for p in range(first, first + size)]
         return draws
 
     def position(self, modality: Modality, step: int) -> int:
@@ -185,7 +234,11 @@ class TrainOrder:
 
 
 def validation_batches(
-    num_samples: Mapping[Modality, int], batch_sizes: Mapping[Modality, int], rank: int = 0, world: int = 1
+    num_samples: Mapping[Modality, int],
+    batch_sizes: Mapping[Modality, int],
+    rank: int = 0,
+    world: int = 1,
+    bucket: int = 0,
 ) -> list[list[Draw]]:
     """The batches in which one rank sees its share of the samples, always the same.
 
@@ -193,16 +246,17 @@ def validation_batches(
     must take as many steps. A modality with fewer samples is missing from the last batches.
 
     Args:
-        num_samples: Samples of each modality.
+        num_samples: Samples of each modality; none of one that is missing.
         batch_sizes: Places of each modality in the batch of one rank.
         rank: Which rank, from 0.
         world: How many ranks.
+        bucket: Which bucket the samples are of.
     """
     shares: list[list[list[Draw]]] = []
     for modality, size in batch_sizes.items():
-        number = num_samples[modality]
+        number = num_samples.get(modality, 0)
         indices = [(rank + world * turn) % number for turn in range(math.ceil(number / world))]
-        draws = [Draw(modality, index, position=index) for index in indices]
+        draws = [Draw(modality, index, index, bucket) for index in indices]
         shares.append([draws[first : first + size] for first in range(0, len(draws), size)])
     return [list(itertools.chain(*batches)) for batches in itertools.zip_longest(*shares, fillvalue=[])]
 

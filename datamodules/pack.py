@@ -23,10 +23,10 @@ import numpy as np
 from tqdm import tqdm
 from webdataset import TarWriter
 
-from .headers import read_header
+from .headers import Header, read_header, remember
 from .samples import SUFFIXES, Modality, NothingUsable, Sample, Unusable
 from .sources import index_source
-from .tars import read_contents
+from .tars import Tar
 from .whole_file import whole_file
 
 INDEX = "index.json"
@@ -204,7 +204,7 @@ def _write_shard(number: int) -> int:
     path = out / plan.name(number)
     for stale in out.glob(f".{path.name}.*.tmp"):
         stale.unlink(missing_ok=True)
-    samples, skipped = [], []
+    samples, skipped, headers = [], [], dict[str, Header]()
     with (
         whole_file(path) as temporary,
         temporary.open("wb") as file,
@@ -212,14 +212,16 @@ def _write_shard(number: int) -> int:
     ):
         for item in plan.shards[number]:
             try:
-                facts = read_header(item.sample, item.modality)
+                facts = read_header(item.sample, item.modality, upright=True)
                 tar.write(dict(_members(item)))
             except Unusable as error:
                 skipped.append([item.sample.place, str(error)])
                 continue
             about = {"key": item.key, "source": item.sample.place, "modality": item.modality, "bytes": item.size}
             samples.append(about | facts)
-    read_contents(path)  # so that its index is there, too
+            headers[f"{item.key}{posixpath.splitext(item.sample.key)[1].lower()}"] = facts
+    tar = Tar(path)  # writes its index
+    remember(tar, {name: (tar.stamp(name), header) for name, header in headers.items()})
     content = {"plan": plan.hash, "bytes": path.stat().st_size, "samples": samples, "skipped": skipped}
     _write_json(path.with_suffix(".json"), content)
     return len(plan.shards[number])

@@ -33,6 +33,7 @@ an image shows its first frame."""
 METADATA = "metadata.jsonl"
 
 _LONGEST = 10_000  # characters of a caption; a thousand words say more than a clip shows
+_MAX_NAMED = 10  # files that a message names
 _LARGEST = 1 << 20  # bytes of a caption file; more is something else
 
 
@@ -65,6 +66,20 @@ def count_reasons(reasons: Iterable[str]) -> str:
     """How often each reason code occurs, for people: "7 too short, 2 corrupt"."""
     counts = Counter(reason.split(":")[0] for reason in reasons)
     return ", ".join(f"{number} {code}" for code, number in counts.most_common())
+
+
+def left_out(skipped: Sequence[tuple[str, str]], modality: Modality, others: int) -> str:
+    """A message that counts files which are left out, and names some.
+
+    Args:
+        skipped: ``(place, reason)`` of them.
+        modality: What they are.
+        others: How many are not left out.
+    """
+    named = "".join(f"\n  {place}: {reason}" for place, reason in skipped[:_MAX_NAMED])
+    more = "\n  ..." if len(skipped) > _MAX_NAMED else ""
+    counts = f"{len(skipped)} of {others + len(skipped)} ({count_reasons(reason for _, reason in skipped)})"
+    return f"{modality}s: {counts} cannot be used and are left out:{named}{more}"
 
 
 @dataclass(frozen=True, slots=True)

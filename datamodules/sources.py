@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import glob
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from braceexpand import braceexpand
 
+from .order import BLOCK
 from .samples import (
     SUFFIXES,
     Index,
@@ -35,11 +37,34 @@ class Source:
         path: A folder, a tar file, or several by a pattern (``shards/*.tar``) or a list in braces
             (``shards/{000..099}.tar``); or a ``.csv`` or ``.jsonl`` file of ``path`` and ``caption``. ~ and
             environment variables are replaced. Or streams of tars, http(s) or ``pipe:`` and a command, also as lists.
-        weight: Its share beside the other sources, of any sum. None for all: each sample counts the same.
+        weight: Its share beside the other sources, of any sum, at least a thousandth of it. None for all: each sample
+            counts the same.
     """
 
     path: str | Path
     weight: float | None = None
+
+
+def as_sources(given: str | Path | Sequence[Source], modality: Modality) -> list[Source]:
+    """The sources that a setting names.
+
+    Args:
+        given: The setting.
+        modality: Which, for the message.
+
+    Raises:
+        ValueError: There are none, some have weights and some not, or a weight is out of range.
+    """
+    sources = [Source(str(given))] if isinstance(given, str | Path) else list(given)
+    weights = [source.weight for source in sources]
+    weighted = [weight for weight in weights if weight is not None]
+    if not sources:
+        raise ValueError(f"{modality}s is an empty list: name a folder or shards, or leave it out")
+    if len(weighted) not in (0, len(sources)) or not all(0 < weight < math.inf for weight in weighted):
+        raise ValueError(f"{modality}s: the weights are {weights}: give all a finite one above 0, or none")
+    if weighted and min(weighted) * BLOCK < sum(weighted):
+        raise ValueError(f"{modality}s: the weights are {weights}: each must be at least a thousandth of their sum")
+    return sources
 
 
 def index_source(path: Path, modality: Modality) -> Index:

@@ -119,7 +119,7 @@ class StreamedClips(IterableDataset[list[VideoBatch]]):
             parts = []
             for modality, stream in clips.items():
                 usable = list(itertools.islice(stream, self.batch_sizes[modality]))
-                parts.append(join_clips(usable, skipped))
+                parts.append(join_clips(usable, skipped, self.reader.shape.num_frames))
                 skipped.clear()
             yield parts
 

@@ -76,6 +76,7 @@ class Tar(Tree):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._time = path.stat().st_mtime_ns
         contents = read_contents(path)
         self.members = contents.members
         self.lost = contents.lost
@@ -108,6 +109,10 @@ class Tar(Tree):
     def size(self, name: str) -> int:
         """See `Tree`."""
         return self._find(name)[1]
+
+    def stamp(self, name: str) -> list[int]:
+        """See `Tree`."""
+        return [*self._find(name), self._time]
 
     def locate(self, name: str) -> str:
         """See `Tree`; a name that leads out of the tar looks as if it did not."""

@@ -44,6 +44,14 @@ class Tree(ABC):
             OSError: There is none.
         """
 
+    def stamp(self, name: str) -> list[int]:
+        """Numbers that change when a file does.
+
+        Raises:
+            OSError: There is none.
+        """
+        return [self.size(name)]
+
     def locate(self, name: str) -> str:
         """Where a file is, for people."""
         return str(self.path / name)
@@ -79,6 +87,11 @@ class Folder(Tree):
     def size(self, name: str) -> int:
         """See `Tree`."""
         return (self.path / name).stat().st_size
+
+    def stamp(self, name: str) -> list[int]:
+        """See `Tree`."""
+        status = (self.path / name).stat()
+        return [status.st_size, status.st_mtime_ns]
 
 
 def _refuse(error: OSError) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -13,8 +13,9 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from .. import components, datamodules
-from ..components import VideoDiffusion
-from ..components.interfaces import VideoShape
+from ..components import UNet, VideoDiffusion
+from ..components.interfaces import Backbone, VideoShape
+from ..datamodules import JointData
 from .errors import UserError, message
 
 
@@ -38,7 +39,8 @@ def know_our_classes() -> None:
 class Builder:
     """Builds the classes that a config names.
 
-    The data gets the shape of the model's videos, which the config says once, for the model.
+    The data gets the shape of the model's videos, which the config says once, for the model. The model must take the
+    shapes of all the data's buckets.
 
     Args:
         config: A parsed config.
@@ -46,7 +48,7 @@ class Builder:
 
     def __init__(self, config: Namespace) -> None:
         self.config = config
-        self.shape: VideoShape | None = None
+        self.model: VideoDiffusion | None = None
         self.refusal: UserError | None = None
 
     def build(self, parser: ArgumentParser) -> Namespace:
@@ -64,16 +66,29 @@ class Builder:
 
     def _instantiate(self, kind: type, /, *args: object, **kwargs: object) -> object:
         if issubclass(kind, LightningDataModule) and "shape" in inspect.signature(kind).parameters:
-            kwargs["shape"] = self.shape
+            assert self.model is not None  # a recipe names it before its data
+            kwargs["shape"] = self.model.shape
         try:
             instance = kind(*args, **kwargs)
+            if isinstance(instance, JointData) and self.model is not None:
+                _check_buckets(self.model.backbone, instance.buckets)
         except ValueError as error:
             place = next(_places(self.config.as_dict(), kind.__name__), "")
             self.refusal = UserError(f"{place}{kind.__name__}: {message(error)}")
             raise
         if isinstance(instance, VideoDiffusion):
-            self.shape = instance.shape
+            self.model = instance
         return instance
+
+
+def _check_buckets(backbone: Backbone, buckets: Sequence[VideoShape]) -> None:
+    """Refuse, before anything is read, what the network would refuse when a bucket has its turn."""
+    for shape in buckets:
+        try:
+            backbone.check_shape(shape)
+        except ValueError as error:
+            other = "" if isinstance(backbone, UNet) else ", or use UNet, which takes other sizes"
+            raise ValueError(f"buckets: {error}; leave {shape} out{other}") from error
 
 
 def _places(node: object, kind: str, place: str = "") -> Iterator[str]:

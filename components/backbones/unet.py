@@ -102,7 +102,7 @@ class ConditionedAttention(nn.Module):
         dim: Channels in and out.
         head_dim: Channels per head.
         dim_condition: Width of the conditioning tokens.
-        num_frames: Frames to attend over, each with a learned position; None: attend over places.
+        num_frames: Frames to attend over at most, each with a learned position; None: attend over places.
 
     Raises:
         ValueError: `head_dim` does not divide `dim`.
@@ -128,7 +128,7 @@ class ConditionedAttention(nn.Module):
             order = "(b t) m (h w) d"
         else:
             order = "(b h w) m t d"
-            tokens = tokens + self.positions
+            tokens = tokens + self.positions[: tokens.shape[1]]
         q, k, v = rearrange(self.to_qkv(tokens), f"b t h w (p m d) -> p {order}", p=3, d=self.head_dim)
         shared = rearrange(self.condition_to_kv(condition.tokens), "b s (p m d) -> p b m s d", p=2, d=self.head_dim)
         times = len(q) // batch
@@ -182,12 +182,12 @@ class MeanVideo(nn.Module):
         self.to_video = start_at_zero(nn.Linear(dim_condition, shape.channels * math.prod(grid)))
         self.shape, self.grid = shape, grid
 
-    def forward(self, condition: Condition) -> Tensor:
-        """Videos ``[B, C, T, H, W]``."""
+    def forward(self, condition: Condition, like: Tensor) -> Tensor:
+        """Videos of the size of `like` ``[B, C, T, H, W]``: of fewer frames, the first; of other sides, stretched."""
         axes = dict(zip("thw", self.grid, strict=True))
         coarse = rearrange(self.to_video(self.norm(mean_token(condition))), "b (c t h w) -> b c t h w", **axes)
-        _, *size = self.shape
-        return self.GAIN * F.interpolate(coarse, size, mode="trilinear")
+        size = self.shape.num_frames, *like.shape[3:]
+        return self.GAIN * F.interpolate(coarse, size, mode="trilinear")[:, :, : like.shape[2]]
 
 
 class UNet(Backbone):
@@ -197,7 +197,8 @@ class UNet(Backbone):
     attention over places at the same levels, and both read the conditioning.
 
     Args:
-        shape: Size of the videos; rows and columns that cannot be halved often enough are padded inside.
+        shape: Size of the videos; rows and columns that cannot be halved often enough are padded inside. Training takes
+            other rows and columns and fewer frames, too.
         channels: Channels of the first level, a multiple of 4.
         multipliers: Channels of each level as multiples of `channels`; a level has half the rows and columns of the
             one before.
@@ -294,9 +295,19 @@ class UNet(Backbone):
         self.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
         self.stem = nn.Conv3d(patch_dim, channels, (stem_frames, 3, 3), padding=(stem_frames // 2, 1, 1))
 
+    def check_shape(self, shape: VideoShape) -> None:
+        """See `Backbone.check_shape`: any rows and columns will do, and as many frames as `shape` has, or fewer."""
+        most, patch = self.shape.num_frames, self.patch[0]
+        if shape.channels != self.shape.channels or shape.num_frames not in range(patch, most + 1, patch):
+            frames = list(range(patch, most + 1, patch))
+            raise ValueError(
+                f"UNet takes videos of {frames} frames and {self.shape.channels} channels, not of {shape.num_frames} "
+                f"and {shape.channels}: its layers know places in time up to {most}, in patches of {patch}"
+            )
+
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """See `Backbone.forward`; there is no state."""
-        level = F.silu(self._level(c_noise, condition))
+        level = F.silu(self._level(c_noise, condition, x.shape[2] // self.patch[0]))
         h = rearrange(self.stem(self._to_patches(x)), "b c t h w -> (b t) c h w")
         h = h.contiguous(memory_format=torch.channels_last)
         skips = [h]
@@ -312,16 +323,16 @@ class UNet(Backbone):
             for stage in stages:
                 h = stage(torch.cat([h, skips.pop()], dim=1), level, condition)
         video = self._to_video(self.head(h), x)
-        return (video if self.mean_video is None else video + self.mean_video(condition)), None
+        return (video if self.mean_video is None else video + self.mean_video(condition, x)), None
 
-    def _level(self, c_noise: Tensor, condition: Condition) -> Tensor:
+    def _level(self, c_noise: Tensor, condition: Condition, frames: int) -> Tensor:
         """The vector of the noise level for each frame ``[(B T), D]``."""
-        frames = self.shape.num_frames // self.patch[0]
         level = repeat(self.level(c_noise), "b d -> (b t) d", t=frames)
         if self.pooled is None:
             return level
         pooled = self.pooled(mean_token(condition))
-        return level + rearrange(pooled, "b (t d) -> (b t) d", t=frames)
+        pooled = rearrange(pooled, "b (t d) -> b t d", d=level.shape[1])[:, :frames]
+        return level + rearrange(pooled, "b t d -> (b t) d")
 
     def _to_patches(self, video: Tensor) -> Tensor:
         """The padded video ``[B, C, T, H, W]`` with the pixels of a patch as channels of one place."""

@@ -6,15 +6,18 @@ import argparse
 import json
 import os
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .recipe import settings_of
 
 if TYPE_CHECKING:
+    from ...components.interfaces import VideoShape
     from ...datamodules.census import Count
     from ...datamodules.clips import Reader
+    from ...datamodules.samples import Modality
 
 
 def run(verb: str, argv: list[str]) -> None:
@@ -87,7 +90,9 @@ def _check(options: argparse.Namespace) -> None:
     from ...datamodules.samples import SUFFIXES, Index, NothingUsable
     from ...datamodules.sources import index_source
 
-    reader = _reader(options.recipe)
+    config = settings_of([options.recipe])
+    reader = _reader(config)
+    shapes = open_shapes = _shapes(config)
     counts, nothing = {}, []
     for modality in SUFFIXES:
         try:
@@ -97,12 +102,18 @@ def _check(options: argparse.Namespace) -> None:
             if not error.skipped:
                 continue
             index = Index([], list(error.skipped))
-        looks = Looks(index.samples, modality, reader, decode=not options.quick)
+        looks = Looks(index.samples, modality, reader, not options.quick, open_shapes)
         counts[modality] = take_census(looks, index.skipped, options.workers, options.limit, f"{modality}s")
         print(_report(modality, counts[modality]))
+        # as in training, images keep to the buckets of videos
+        open_shapes = {number: shapes[number] for number in counts[modality].buckets} or open_shapes
+    figures = {modality: count.as_dict() | {"bad": count.bad} for modality, count in counts.items()}
+    if len(shapes) > 1:
+        for modality, buckets in _plan_buckets(config, shapes, counts).items():
+            print(_report_buckets(modality, buckets))
+            figures[modality]["buckets"] = buckets
     if options.json:
         settings = {"recipe": options.recipe, "num_frames": reader.shape.num_frames, "fps": list(reader.fps)}
-        figures = {modality: count.as_dict() | {"bad": count.bad} for modality, count in counts.items()}
         write_bytes(options.json, json.dumps(settings | figures, indent=1).encode())
     if not counts:
         raise nothing[0]
@@ -110,15 +121,53 @@ def _check(options: argparse.Namespace) -> None:
         count.judge(modality, options.most_unusable)
 
 
-def _reader(recipe: str) -> Reader:
+def _reader(config: dict[str, Any]) -> Reader:
     """How a recipe reads its samples."""
-    from ...components.interfaces import VideoShape
     from ...datamodules.clips import Reader
 
-    config = settings_of([recipe])
-    shape = config["model"]["init_args"]["backbone"]["init_args"]["shape"]
     data = config["data"]["init_args"]
-    return Reader(VideoShape(**shape), data["fps"], manifest=None, seconds=data.get("seconds_per_file", 60.0))
+    return Reader(_shapes(config)[0], data["fps"], manifest=None, seconds=data.get("seconds_per_file", 60.0))
+
+
+def _shapes(config: dict[str, Any]) -> dict[int, VideoShape]:
+    """The model's own shape, and those of the buckets."""
+    from ...components.interfaces import VideoShape
+
+    own = config["model"]["init_args"]["backbone"]["init_args"]["shape"]
+    buckets = config["data"]["init_args"].get("buckets") or ()
+    return dict(enumerate(VideoShape(**shape) for shape in (own, *buckets)))
+
+
+def _plan_buckets(
+    config: dict[str, Any], shapes: Mapping[int, VideoShape], counts: Mapping[Modality, Count]
+) -> dict[Modality, dict[str, dict[str, float]]]:
+    """What would become of the buckets in a training on one device with this source alone."""
+    from ...datamodules.buckets import plan_buckets
+
+    data, window = config["data"]["init_args"], config["trainer"]["accumulate_grad_batches"]
+    images = data.get("image_steps")
+    of_steps: dict[Modality, float] = (
+        {"video": 1.0, "image": 1.0} if images is None else {"video": 1 - images, "image": images}
+    )
+    per_step: dict[Modality, float] = {
+        name: data.get(f"{name}_batch_size", 0) * window * share for name, share in of_steps.items()
+    }
+    usable: dict[Modality, Mapping[int, int]] = {
+        name: {number: round(n * count.samples / count.looked_at) for number, n in count.buckets.items()}
+        for name, count in counts.items()
+        if count.buckets and per_step[name]
+    }
+    return plan_buckets(shapes, usable, per_step) if usable else {}
+
+
+def _report_buckets(modality: Modality, buckets: Mapping[str, Mapping[str, float]]) -> str:
+    """A table of buckets for people."""
+    lines = [f"{modality}s by bucket (T x H x W); steps of a training on one device with these files alone"]
+    lines.append(f"  {'':12}{'samples':>10}{'of steps':>10}{'steps per pass':>16}")
+    for name, about in buckets.items():
+        figures = f"{about['samples']:>10}{about['share_of_steps']:>10.1%}{about['steps_per_pass']:>16g}"
+        lines.append(f"  {name:12}{figures}")
+    return "\n".join(lines)
 
 
 def _report(modality: str, count: Count) -> str:
@@ -197,7 +246,7 @@ def _bench(options: argparse.Namespace) -> None:
     from ...datamodules.sources import index_source
     from ...datamodules.throughput import BATCH, measure
 
-    reader = _reader(options.recipe)
+    reader = _reader(settings_of([options.recipe]))
     if options.rounds < 1 or options.clips < BATCH:
         raise UserError(
             f"--rounds {options.rounds} --clips {options.clips}: at least 1 round, of at least {BATCH} clips"

@@ -321,6 +321,10 @@ def test_weighted_sources(folders, tmp_path):
         ValueError, match=r"videos: the weights are \[3.0, None\]: give all a finite one above 0, or none"
     ):
         data(folders, videos=[Source(few, 3.0), Source(many)])
+    with pytest.raises(
+        ValueError, match=r"videos: the weights are \[1.0, 0.0005\]: each must be at least a thousandth"
+    ):
+        data(folders, videos=[Source(few, 1.0), Source(many, 0.0005)])
 
 
 def test_steps_of_videos_and_of_images_take_turns(folders):

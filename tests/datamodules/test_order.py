@@ -3,7 +3,16 @@ from itertools import islice
 import pytest
 from torch.utils.data import DataLoader
 
-from snapvideo.datamodules.order import Draw, Origin, SharedOut, Stream, TrainOrder, clip_generator, validation_batches
+from snapvideo.datamodules.order import (
+    Draw,
+    Mix,
+    Origin,
+    SharedOut,
+    Stream,
+    TrainOrder,
+    clip_generator,
+    validation_batches,
+)
 
 SAMPLES = {"video": 37, "image": 11}
 
@@ -111,9 +120,27 @@ def test_shares_that_are_no_whole_numbers_are_rounded():
     assert sorted(sum(stream.index(p) == source for p in range(1000)) for source in range(3)) == [333, 333, 334]
 
 
-def test_error_of_a_share_that_is_too_small():
-    with pytest.raises(ValueError, match=r"weights \[1.0, 0.0005\]: each must be at least a thousandth"):
-        Stream("video", 0, [10, 10], [1.0, 0.0005])
+@pytest.mark.parametrize("weights", [[1.0, 1e-6], [1e-6, 0.3, 1e-6, 0.7], [1.0] * 400 + [1e-9] * 400])
+def test_the_smallest_share_has_a_turn_in_each_block(weights):
+    mix = Mix(weights, (0, 0, 0))
+    assert sum(mix.shares) == 1000 and min(mix.shares) == 1
+    turns = [mix.turn(position)[0] for position in range(3000)]
+    for block in range(3):
+        of_block = turns[1000 * block : 1000 * (block + 1)]
+        assert [of_block.count(who) for who in range(len(weights))] == mix.shares
+
+
+def test_turns_are_counted_and_the_first_are_set():
+    mix = Mix([3, 1, 2], (7, 0, 0), first=[2, 0, 1])
+    counts = [0, 0, 0]
+    for position in range(2100):
+        assert mix.before(position) == counts
+        who, before = mix.turn(position)
+        assert before == counts[who]
+        counts[who] += 1
+        assert position > 2 or who == [2, 0, 1][position]
+    assert [mix.turn(position) for position in (2050, 3, 1500)] == [mix.turn(p) for p in (2050, 3, 1500)]
+    assert Mix([5.0], (7, 0, 0)).turn(12345) == (0, 12345) and Mix([5.0], (7, 0, 0)).before(12345) == [12345]
 
 
 def test_draws_within_a_place_are_its_own():
