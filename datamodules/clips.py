@@ -125,8 +125,9 @@ class Clips(Dataset[list[VideoBatch]]):
             try:
                 return sample, *self.reader(sample, draw.modality, generator)
             except Unusable as error:
+                if len(failed) < len(alike):  # a spare one may only be too short for the others' size
+                    skipped.append((sample.place, str(error)))
                 failed[sample] = str(error)
-                skipped.append((sample.place, str(error)))
         sample, reason = next(iter(failed.items()))
         raise NothingUsable(
             f"{draw.modality}s: none of {len(failed)} files tried one after another can be used"

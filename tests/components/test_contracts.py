@@ -173,6 +173,22 @@ class TestBackbone:
         assert backbone.shape == SHAPE
         assert backbone.dim_condition == DIM
 
+    def test_takes_the_shapes_that_it_does_not_refuse(self, cls):
+        backbone, taken = make(cls).eval(), []
+        for shape in (SHAPE, VideoShape(4, 12, 8), VideoShape(2, 8, 12), VideoShape(4, 7, 9), VideoShape(1, 64, 3)):
+            try:
+                backbone.check_shape(shape)
+            except ValueError as error:
+                assert f"{cls.__name__} takes videos of " in str(error)
+                continue
+            taken.append(shape)
+            x = torch.randn(BATCH, *shape)
+            assert backbone(x, self.C_NOISE, condition())[0].shape == x.shape
+        assert SHAPE in taken
+        for other in (VideoShape(5, 8, 12), VideoShape(4, 8, 12, channels=1)):
+            with pytest.raises(ValueError, match=cls.__name__):
+                backbone.check_shape(other)
+
     def test_shape_in_is_shape_out(self, cls):
         backbone, x = make(cls).eval(), videos()
         prediction, state = backbone(x, self.C_NOISE, condition())

@@ -1,5 +1,6 @@
 """VideoDiffusion: losses, randomness and samples of a small model."""
 
+import dataclasses
 import math
 
 import pytest
@@ -204,3 +205,21 @@ def test_a_part_that_breaks_its_contract_is_named(monkeypatch, logged):
 def test_each_sample_needs_a_seed():
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
         small_model().sample(prompt("a", "b"), [0])
+
+
+@pytest.mark.parametrize("step", ["training_step", "validation_step"])
+def test_noise_levels_are_those_of_the_shape_of_the_batch(logged, monkeypatch, step):
+    """EDM's scale is max(H, W) / 64 * sqrt(T) (paper, 3.1): here 3 sqrt(2) times that of the model's own shape."""
+    sigmas = []
+
+    def losses(predict, x, sigma, noise):
+        sigmas.append(sigma)
+        return x.flatten(1).mean(1)
+
+    model = small_model()
+    monkeypatch.setattr(model.framework, "loss", losses)
+    for shape in (SHAPE, VideoShape(4, 24, 16)):
+        getattr(model, step)(dataclasses.replace(batch(), video=torch.zeros(4, *shape)), 0)
+    half = len(sigmas) // 2
+    for own, other in zip(sigmas[:half], sigmas[half:], strict=True):
+        torch.testing.assert_close(other, own * 3 * math.sqrt(2))

@@ -160,7 +160,7 @@ def test_pooled_conditioning_tells_each_frame_something_of_its_own():
     """What a caption changes is not the same in all frames: how a thing moves can be said to them at once."""
     unet, one, other = small_unet(pool_condition=True), condition(), condition()
     other.tokens.neg_()
-    change = (unet._level(torch.zeros(1), one) - unet._level(torch.zeros(1), other)).detach()
+    change = (unet._level(torch.zeros(1), one, 4) - unet._level(torch.zeros(1), other, 4)).detach()
     assert len(change) == SHAPE.num_frames
     assert torch.pdist(change).min() > 0.1 * change.norm(dim=-1).mean()
 
@@ -210,3 +210,31 @@ def test_noise_level_matters():
 def test_bad_sizes_name_what_would_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         small_unet(**settings)
+
+
+@pytest.mark.parametrize("settings", [{}, {"pool_condition": True, "patch": (2, 1, 1)}])
+def test_a_shorter_video_is_seen_as_the_first_frames(settings):
+    """As by a U-Net of that length with the weights of the first places in time."""
+    long = small_unet(**settings)
+    short = UNet(VideoShape(2, 6, 20), 8, (1, 2, 2), 1, (1, 2), 8, 12, **settings).eval()
+    wanted = {name: len(tensor) for name, tensor in short.state_dict().items()}
+    short.load_state_dict({name: tensor[: wanted[name]] for name, tensor in long.state_dict().items()})
+    x, c_noise, tokens = torch.randn(3, 3, 2, 6, 20), torch.randn(3), condition(3)
+    torch.testing.assert_close(long(x, c_noise, tokens)[0], short(x, c_noise, tokens)[0])
+
+
+def test_the_mean_video_is_cut_in_time_and_stretched_in_space():
+    unet = small_unet(mean_video=True)
+    x, tokens = torch.zeros(1, 3, 4, 10, 16), condition()
+    whole = unet.mean_video(tokens, x)
+    torch.testing.assert_close(unet.mean_video(tokens, x[:, :, :2]), whole[:, :, :2])
+    assert unet.mean_video(tokens, torch.zeros(1, 3, 4, 40, 8)).shape == (1, 3, 4, 40, 8)
+
+
+def test_shapes_that_it_takes():
+    unet = small_unet(patch=(2, 2, 2))
+    for shape in (VideoShape(2, 7, 90), VideoShape(4, 100, 3)):
+        unet.check_shape(shape)
+    for shape in (VideoShape(6, 10, 16), VideoShape(3, 10, 16)):
+        with pytest.raises(ValueError, match=r"UNet takes videos of \[2, 4\] frames and 3 channels, not of [36] and 3"):
+            unet.check_shape(shape)
