@@ -213,6 +213,14 @@ def _at_home(sources: Sequence[Sequence[Sample]], homes: Mapping[Sample, int], n
     return [[sample for sample in source if homes.get(sample, 0) == number] for source in sources]
 
 
+def without_steps(shapes: Shapes, buckets: Sequence[Bucket]) -> str:
+    """A message that names the buckets without steps; empty: there are none."""
+    filled = {bucket.number for bucket in buckets}
+    empty = ", ".join(str(shape) for number, shape in shapes.items() if number not in filled)
+    kind = next(iter(buckets[0].samples))
+    return f"buckets without steps: {empty} (T x H x W); no {kind} is nearest to them" if empty else ""
+
+
 def mix_buckets(buckets: Sequence[Bucket], modality: Modality, seed: int) -> Mix:
     """Which bucket has a step; the first steps of all show each once, the largest first: what is too large shows soon.
 
@@ -318,11 +326,13 @@ class BucketOrder:
 
     Args:
         mix: Which bucket has a step.
-        orders: The batches of each bucket, by its turns.
+        buckets: The buckets.
+        orders: The batches of each, by its turns.
         start: Tells the step to begin with; asked whenever an iteration begins.
     """
 
     mix: Mix
+    buckets: Sequence[Bucket]
     orders: Sequence[TrainOrder]
     start: Callable[[], int] = int
 
@@ -330,6 +340,15 @@ class BucketOrder:
         """This rank's share of step `step`."""
         bucket, turn = self.mix.turn(step)
         return self.orders[bucket].batch(turn)
+
+    def positions(self, step: int) -> dict[str, int]:
+        """The first position of each stream, by name, that all ranks together have not taken before step `step`."""
+        each = zip(self.buckets, self.orders, self.mix.before(step), strict=True)
+        return {
+            bucket.name(modality): order.position(modality, turn)
+            for bucket, order, turn in each
+            for modality in order.batch_sizes
+        }
 
     def __iter__(self) -> Iterator[list[Draw]]:
         """The batches from step `start` on, without end."""

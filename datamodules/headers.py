@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .decode import Timed, extent_of, image_size, open_image, open_stream, video_size
-from .samples import Modality, Sample, Unusable
+from .samples import Index, Modality, Sample, Unusable
 from .trees import Tree
 from .whole_file import whole_file
 
@@ -109,6 +109,25 @@ def read_headers(
         unusable[number] if number in unusable else memories[sample.tree][sample.key][1]
         for number, sample in enumerate(samples)
     ]
+
+
+def headers_of(
+    listed: Mapping[Modality, Sequence[Index]], seconds: float, num_workers: int, shown: bool
+) -> dict[Sample, Header | str]:
+    """The headers of all samples, or why one cannot be read.
+
+    Args:
+        listed: Of each modality, the samples of each source.
+        seconds: How long each may take.
+        num_workers: Processes that read.
+        shown: Show how far it is, where it takes long.
+    """
+    found: dict[Sample, Header | str] = {}
+    for modality, indices in listed.items():
+        samples = [sample for index in indices for sample in index.samples]
+        title = f"headers of {modality}s" if shown else None
+        found |= zip(samples, read_headers(samples, modality, seconds, num_workers, title), strict=True)
+    return found
 
 
 def recall(tree: Tree) -> dict[str, Remembered]:

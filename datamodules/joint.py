@@ -27,11 +27,12 @@ from .buckets import (
     mix_buckets,
     sort_samples,
     with_samples,
+    without_steps,
 )
 from .census import Count, Looks, take_census
 from .clips import Clips, Loader, Reader, blank_clips
 from .embeddings import common_manifest
-from .headers import Header, read_headers
+from .headers import Header, headers_of
 from .holdout import hold_out
 from .order import Origin, SharedOut, Stream, TrainOrder, validation_batches
 from .samples import Index, Modality, Sample, count_reasons, left_out
@@ -196,7 +197,8 @@ class JointData(LightningDataModule):
             shapes = with_samples(shapes, self._kept[modality], homes)  # images keep to the buckets of videos
         weights = {name: [source.weight for source in sources] for name, sources in self._sources.items()}
         self._train = fill(self._shapes, self._kept, weights, homes)
-        self._report_empty()
+        if self._place()[0] == 0 and (empty := without_steps(self._shapes, self._train)):
+            logger.warning("%s", empty)
 
     def train_dataloader(self) -> Loader:
         """Endless batches from the trainer's step on.
@@ -267,12 +269,9 @@ class JointData(LightningDataModule):
         if not self._train:
             return {}
         order, step = self._order(), self._step()
-        turns = zip(self._train, order.orders, order.mix.before(step), strict=True)
         return {
             "step": self.trainer.global_step if self.trainer else 0,
-            "positions": {
-                bucket.name(name): inner.position(name, turn) for bucket, inner, turn in turns for name in self._sources
-            },
+            "positions": order.positions(step),
             "settings": self._settings(),
             "samples": {name: [count.samples, count.keys] for name, count in self.census.items()},
         }
@@ -318,14 +317,6 @@ class JointData(LightningDataModule):
         if skipped and self._place()[0] == 0:
             logger.warning("%s", left_out(skipped, modality, sum(len(index.samples) for index in indices)))
 
-    def _report_empty(self) -> None:
-        """Name the buckets that have no steps."""
-        filled = {bucket.number for bucket in self._train}
-        empty = ", ".join(str(shape) for number, shape in self._shapes.items() if number not in filled)
-        if empty and self._place()[0] == 0:
-            kind = next(iter(self._sources))
-            logger.warning("buckets without steps: %s (T x H x W); no %s is nearest to them", empty, kind)
-
     def _find(self) -> Found:
         """The samples of each source, and where there are buckets, their headers."""
         if self._found is None:
@@ -333,12 +324,8 @@ class JointData(LightningDataModule):
                 modality: [index_source(Path(source.path), modality) for source in sources]
                 for modality, sources in self._sources.items()
             }
-            headers: dict[Sample, Header | str] = {}
-            for modality, indices in listed.items() if self.buckets else ():
-                samples = [sample for index in indices for sample in index.samples]
-                title = f"headers of {modality}s" if self._place()[0] == 0 else None
-                found = read_headers(samples, modality, self.seconds_per_file, self.num_workers, title)
-                headers |= dict(zip(samples, found, strict=True))
+            shown, workers = self._place()[0] == 0, self.num_workers
+            headers = headers_of(listed, self.seconds_per_file, workers, shown) if self.buckets else {}
             self._found = listed, headers
         return self._found
 
@@ -368,7 +355,7 @@ class JointData(LightningDataModule):
             streams = {modality: bucket.stream(modality, _seed()) for modality in self._sources}
             origin = Origin(turns, {modality: positions.get(bucket.name(modality), 0) for modality in streams})
             orders.append(TrainOrder(streams, self._batch_sizes, rank, world, int, self.image_steps, origin))
-        return BucketOrder(mix, orders, self._step)
+        return BucketOrder(mix, self._train, orders, self._step)
 
     def _loader(self, clips: Mapping[int, Clips], order: SharedOut) -> Loader:
         return Loader(

@@ -107,6 +107,16 @@ def test_the_first_steps_show_each_bucket_and_the_largest_first(root):
     assert shapes == [tall, WIDE, SHORT]
 
 
+def test_the_largest_batch_is_of_the_largest_bucket_that_has_steps(root):
+    tall, unused = VideoShape(4, 17, 8), VideoShape(4, 8, 800)
+    datamodule = ready(data(root, buckets=[tall, SHORT, unused], holdout=1))
+    largest = datamodule.on_after_batch_transfer(datamodule.largest_batch(), 0)
+    assert largest.shape == tall and len(largest) == 3
+    validated = [datamodule.on_after_batch_transfer(parts, 0).shape for parts in datamodule.val_dataloader()]
+    made = datamodule.on_after_batch_transfer(datamodule.largest_batch(training=False), 0).shape
+    assert made == max(validated, key=lambda shape: shape.num_frames * shape.height * shape.width)
+
+
 def test_images_alone_have_the_frames_of_their_bucket(root):
     for batch in batches(data(root, image_steps=0.5), 24):
         assert batch.is_image.all() or not batch.is_image.any()

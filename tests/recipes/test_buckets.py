@@ -33,7 +33,7 @@ def root(tmp_path_factory):
 def words(root, *more) -> list:
     data = ["--data", "JointData", "--data.videos", root / "videos", "--data.images", root / "images"]
     data += ["--data.video_batch_size=2", "--data.image_batch_size=1", "--data.fps=[10.0]", "--data.holdout=1"]
-    few = ["--trainer.max_steps=8", "--trainer.val_check_interval=4", "--trainer.limit_val_batches=1.0"]
+    few = ["--trainer.max_steps=8", "--trainer.val_check_interval=3", "--trainer.limit_val_batches=1.0"]
     return ["fit", "-c", "demo", "--smoke", *data, "--data.buckets", BUCKETS, *few, "--sampling", "null", *more]
 
 
@@ -47,7 +47,8 @@ def test_training_sees_all_sizes_and_resumes_to_the_bit(root, tmp_path, monkeypa
         step = getattr(VideoDiffusion, name)
 
         def noted(self, batch, index, step=step):
-            shapes.append((step.__name__, str(batch.shape)))
+            if not batch.keys[0].startswith("blank"):  # a rehearsal
+                shapes.append((step.__name__, str(batch.shape)))
             return step(self, batch, index)
 
         monkeypatch.setattr(VideoDiffusion, name, noted)
@@ -66,12 +67,12 @@ def test_training_sees_all_sizes_and_resumes_to_the_bit(root, tmp_path, monkeypa
     seen, parts = trained.copy(), tmp_path / "parts"
     shapes.clear()
     assert call(*words(root, "--runs", parts, "--trainer.max_steps=3")).code == 0
-    again = ["-c", str(parts / "demo/latest"), "--ckpt_path", str(parts / "demo/latest"), "--trainer.max_steps=8"]
-    resumed = call("fit", *again, "--runs", parts)
+    resumed = call("fit", "--resume", parts / "demo/latest", "--trainer.max_steps=8")
     assert resumed.code == 0, resumed.err
     assert [shape for name, shape in shapes if name == "training_step"] == seen
-    for name, tensor in checkpoint(tmp_path / "whole")["state_dict"].items():
-        assert torch.equal(tensor, checkpoint(parts)["state_dict"][name]), name
+    ends = [checkpoint(runs)["state_dict"] for runs in (tmp_path / "whole", parts)]
+    for name, tensor in ends[0].items():
+        assert torch.equal(tensor, ends[1][name]), name
 
 
 def test_a_backbone_of_one_size_refuses_before_anything_is_read(root, tmp_path):
