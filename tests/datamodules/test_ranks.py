@@ -38,9 +38,11 @@ class Keys(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 if __name__ == "__main__":
-    root, world, videos, images, holdout, steps = Path(sys.argv[1]), *map(int, sys.argv[2:7])
+    root, world, videos, images, holdout, steps, wide = Path(sys.argv[1]), *map(int, sys.argv[2:8])
     image_folder = root / "images" if images else None
-    data = JointData(VideoShape(4, 8, 8), root / "videos", image_folder, videos, images, fps=[10.0], holdout=holdout)
+    buckets = [VideoShape(2, 8, 14)] if wide else []
+    settings = {"fps": [10.0], "holdout": holdout, "buckets": buckets}
+    data = JointData(VideoShape(4, 8, 8), root / "videos", image_folder, videos, images, **settings)
     last = root / "last.ckpt"
     trainer = Trainer(
         max_steps=steps, accelerator="cpu", devices=world, strategy="ddp", logger=False, enable_progress_bar=False,
@@ -58,19 +60,21 @@ def root(files, tmp_path):
     return tmp_path
 
 
-def train(root, world, videos, images, holdout, steps) -> list[dict]:
+def train(root, world, videos, images, holdout, steps, wide=0) -> list[dict]:
     """What each rank saw."""
-    words = [str(number) for number in (world, videos, images, holdout, steps)]
+    words = [str(number) for number in (world, videos, images, holdout, steps, wide)]
     subprocess.run([sys.executable, root / "ranks.py", root, *words], check=True, timeout=300)
     return [json.loads((root / f"{rank}.json").read_text()) for rank in range(world)]
 
 
-def test_two_processes_share_the_batches_of_one(root):
+@pytest.mark.parametrize("wide", [0, 1])
+def test_two_processes_share_the_batches_of_one(root, wide):
     """Without any setting: the Trainer does not put its own sampler in the place of ours."""
-    first, second = train(root, 2, videos=2, images=1, holdout=3, steps=4)
-    data = JointData(VideoShape(4, 8, 8), root / "videos", root / "images", 4, 2, fps=[10.0], holdout=3)
+    first, second = train(root, 2, videos=2, images=1, holdout=3, steps=6, wide=wide)
+    settings = {"fps": [10.0], "holdout": 3, "buckets": [VideoShape(2, 8, 14)] if wide else []}
+    data = JointData(VideoShape(4, 8, 8), root / "videos", root / "images", 4, 2, **settings)
     data.setup("fit")
-    whole = [[key for part in parts for key in part.keys] for parts in islice(data.train_dataloader(), 4)]
+    whole = [[key for part in parts for key in part.keys] for parts in islice(data.train_dataloader(), 6)]
     together = [sorted(a + b) for a, b in zip(first["train"], second["train"], strict=True)]
     assert together == [sorted(keys) for keys in whole]
     assert len(first["validation"]) == len(second["validation"])
