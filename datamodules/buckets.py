@@ -102,7 +102,7 @@ def sort_samples(
         fps: Candidate frame rates of videos.
     """
     homes: dict[Sample, int] = {}
-    skipped = list(index.skipped)
+    samples, skipped = [], list(index.skipped)
     for sample in index.samples:
         header = headers[sample]
         try:
@@ -110,9 +110,10 @@ def sort_samples(
                 skipped.append((sample.place, header))
             else:
                 homes[sample] = nearest(header, modality, shapes, fps)
+                samples.append(sample)
         except Unusable as error:
             skipped.append((sample.place, str(error)))
-    return Index(list(homes), sorted(skipped)), homes
+    return Index(samples, sorted(skipped)), homes
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def mix_buckets(buckets: Sequence[Bucket], modality: Modality, seed: int) -> Mix
     return Mix.of_buckets([bucket.weight(modality) for bucket in buckets], seed, by_size)
 
 
-def describe(
+def describe_samples(
     buckets: Sequence[Bucket],
     mix: Mix,
     shapes: Shapes,

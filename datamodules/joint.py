@@ -22,7 +22,7 @@ from .buckets import (
     BucketOrder,
     Shapes,
     check_buckets,
-    describe,
+    describe_samples,
     fill,
     mix_buckets,
     sort_samples,
@@ -224,12 +224,15 @@ class JointData(LightningDataModule):
         """The held-out samples in the same batches with the same draws whatever the seed; none if `holdout` is 0."""
         if not self.holdout:
             return []
-        batches, clips = [], {}
+        batches, clips, spare = [], {}, dict[Modality, list[Sample]]()
+        for samples in self._validation.values() if self.buckets else ():
+            for modality, held in samples.items():
+                spare.setdefault(modality, []).extend(held)
         for bucket, samples in sorted(self._validation.items()):
             sizes = {modality: len(held) for modality, held in samples.items()}
             batches += validation_batches(sizes, self._batch_sizes, *self._place(), bucket)
             streams = {modality: Stream(modality, 0, (size,)) for modality, size in sizes.items()}
-            clips[bucket] = Clips(samples, streams, self._reader(bucket), seed=0)
+            clips[bucket] = Clips(samples, streams, self._reader(bucket), 0, spare)
         return self._loader(clips, SharedOut(batches))
 
     def test_dataloader(self) -> Loader | list[Loader]:
@@ -305,7 +308,7 @@ class JointData(LightningDataModule):
             paths, kept = [str(source.path) for source in sources], self._kept[modality]
             described[modality] = (
                 self.census[modality].as_dict()
-                | describe(self._train, order.mix, self._shapes, modality, paths, kept, per_step)
+                | describe_samples(self._train, order.mix, self._shapes, modality, paths, kept, per_step)
                 | {"held_out": sum(len(of.get(modality, ())) for of in self._validation.values()), "per_step": per_step}
             )
         return described

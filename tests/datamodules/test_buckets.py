@@ -114,6 +114,14 @@ def test_every_sample_is_in_one_bucket_or_named():
     assert sorted(s.key for s in shown) == sorted(s.key for s in homes)
 
 
+def test_what_a_list_names_twice_counts_twice():
+    twice = [sample("a.mp4"), sample("b.mp4"), sample("a.mp4")]
+    index, homes = sort_samples(Index(twice, []), {s: header(36, 64) for s in twice}, "video", SHAPES, FPS)
+    assert index.samples == twice
+    [bucket] = fill(SHAPES, {"video": [index.samples]}, {"video": [None]}, homes)
+    assert bucket.size("video") == 3
+
+
 def test_images_go_with_their_aspect_ratio_or_to_all():
     videos = {sample("a.mp4"): 0, sample("b.mp4"): 1, sample("c.mp4"): 2}
     images = {sample("x.png"): 0, sample("y.png"): 0}

@@ -235,6 +235,16 @@ def test_where_all_of_a_bucket_fail_others_stand_in(root, media):
     assert {path.rpartition("/")[2] for path in datamodule.skipped} == {"tall.mp4", "turned.mp4"}
 
 
+def test_where_all_held_out_of_a_bucket_fail_others_stand_in(root, media):
+    datamodule = ready(data(root, holdout=3))
+    before = [part.keys for parts in datamodule.val_dataloader() for part in parts if part.video.shape[2] > 1]
+    alone = [keys for keys in before if len(keys) == 1][-1]
+    media.broken(f"videos/{alone[0]}")
+    after = [part.keys for parts in datamodule.val_dataloader() for part in parts if part.video.shape[2] > 1]
+    assert [len(keys) for keys in after] == [len(keys) for keys in before]
+    assert alone[0] not in {key for keys in after for key in keys}
+
+
 def test_error_of_streams():
     with pytest.raises(ValueError, match=r"buckets is .*: streams \(http, pipe:\) don't offer this"):
         JointData(WIDE, "http://host/a.tar", video_batch_size=1, buckets=[TALL])
