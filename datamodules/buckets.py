@@ -38,12 +38,13 @@ def check_buckets(shapes: Sequence[VideoShape]) -> None:
     for shape in shapes:
         if shape.channels != shapes[0].channels:
             raise ValueError(f"buckets: {shape} has {shape.channels} channels: it must have {shapes[0].channels}")
-        first = taken.setdefault((round(_aspect(shape.height, shape.width), 6), shape.num_frames), shape)
-        if first is not shape:
+        what = round(_aspect(shape.height, shape.width), 6), shape.num_frames
+        if what in taken:
             raise ValueError(
-                f"buckets: {first} and {shape} (T x H x W) have the same aspect ratio and number of frames, by which "
-                "samples are told apart: leave one out; the model's own shape is a bucket, too"
+                f"buckets: {taken[what]} and {shape} (T x H x W) have the same aspect ratio and number of frames, by "
+                "which samples are told apart: leave one out; the model's own shape is a bucket, too"
             )
+        taken[what] = shape
 
 
 def nearest(header: Header, modality: Modality, shapes: Shapes, fps: Sequence[float]) -> int:
@@ -183,13 +184,13 @@ def fill(
         homes: The bucket of each sample; 0 for what is missing.
     """
     ruling, *others = samples
-    shapes = with_samples(shapes, samples[ruling], homes)
+    at_home = {modality: _at_home(sources, homes) for modality, sources in samples.items()}
+    shapes = {number: shape for number, shape in shapes.items() if number in at_home[ruling]}
     buckets = []
     for number, shape in shapes.items():
-        shown: dict[Modality, Sequence[Sequence[Sample]]] = {ruling: _at_home(samples[ruling], homes, number)}
+        shown: dict[Modality, Sequence[Sequence[Sample]]] = {ruling: at_home[ruling][number]}
         for modality in others:
-            alike = _at_home(samples[modality], homes, home_of_images(shape, shapes))
-            shown[modality] = alike if any(alike) else samples[modality]
+            shown[modality] = at_home[modality].get(home_of_images(shape, shapes), samples[modality])
         of_sources: dict[Modality, Sequence[float] | None] = {}
         for modality, sources in shown.items():
             triples = zip(weights[modality], sources, samples[modality], strict=True)
@@ -210,8 +211,15 @@ def with_samples(shapes: Shapes, samples: Sequence[Sequence[Sample]], homes: Map
     return {number: shape for number, shape in shapes.items() if number in filled}
 
 
-def _at_home(sources: Sequence[Sequence[Sample]], homes: Mapping[Sample, int], number: int) -> list[list[Sample]]:
-    return [[sample for sample in source if homes.get(sample, 0) == number] for source in sources]
+def _at_home(
+    sources: Sequence[Sequence[Sample]], homes: Mapping[Sample, int]
+) -> Mapping[int, Sequence[Sequence[Sample]]]:
+    """The samples of each bucket that is the home of one, by source."""
+    found: dict[int, list[list[Sample]]] = {}
+    for place, source in enumerate(sources):
+        for sample in source:
+            found.setdefault(homes.get(sample, 0), [[] for _ in sources])[place].append(sample)
+    return found
 
 
 def without_steps(shapes: Shapes, buckets: Sequence[Bucket]) -> str:

@@ -90,6 +90,8 @@ def test_an_image_has_any_number_of_frames():
 def test_errors_of_buckets():
     with pytest.raises(ValueError, match=r"8x36x64 and 8x72x128 .* have the same aspect ratio and number of frames"):
         check_buckets([VideoShape(8, 36, 64), VideoShape(4, 36, 64), VideoShape(8, 72, 128)])
+    with pytest.raises(ValueError, match="4x36x64 and 4x36x64"):
+        check_buckets([SHAPES[0], SHAPES[1], SHAPES[1]])
     with pytest.raises(ValueError, match="buckets: 4x36x64 has 1 channels: it must have 3"):
         check_buckets([VideoShape(8, 36, 64), VideoShape(4, 36, 64, channels=1)])
     check_buckets(list(SHAPES.values()))
