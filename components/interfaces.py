@@ -21,6 +21,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import pad
 
+from .draws import Draws
+
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A network alone: (scaled noisy video ``[B, C, T, H, W]``, c_noise ``[B]``) -> raw prediction of the same shape."""
 
@@ -105,12 +107,19 @@ class VideoBatch(Prompt):
         keys: B names, each telling which sample of the source this is.
         skipped: ``(name, reason)`` of the files that could not be used while this batch was made.
         num_frames: T on the device, also of images; 0: what the video has.
+        num_images: Images among them, which come after the videos; -1: they are counted, best where the batch is made,
+            since counting on a device waits for it.
     """
 
     video: Tensor
     keys: list[str]
     skipped: Sequence[tuple[str, str]] = ()
     num_frames: int = 0
+    num_images: int = -1
+
+    def __post_init__(self) -> None:
+        if self.num_images < 0:
+            self.num_images = int(self.is_image.sum())
 
     @property
     def shape(self) -> VideoShape:
@@ -143,6 +152,7 @@ class VideoBatch(Prompt):
             keys=[key for part in parts for key in part.keys],
             skipped=[skip for part in parts for skip in part.skipped],
             embeddings=Condition.stack(embeddings) if embeddings else None,
+            num_images=sum(part.num_images for part in parts),
         )
 
 
@@ -220,14 +230,14 @@ class Backbone(LightningModule, ABC):
         """
         return condition
 
-    def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+    def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, draws: Draws) -> Tensor:
         """The prediction to train on; a backbone with state overrides it to learn to use the state.
 
         Args:
             x: As in `forward`.
             c_noise: As in `forward`.
             condition: As in `forward`.
-            generator: Source of this step's random draws.
+            draws: This step's random draws.
         """
         return self(x, c_noise, condition)[0]
 

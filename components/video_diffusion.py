@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
+from .draws import Draws
 from .interfaces import (
     Backbone,
     Branches,
@@ -183,35 +185,35 @@ class VideoDiffusion(LightningModule):
         }
 
     def on_train_batch_start(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Seed dropout, which torch draws from its global generator, like all else: by (seed, rank, step)."""
-        torch.manual_seed(self._step_seeds(batch_idx)[0])
+        """Seed dropout, which torch draws from its global generator: by (seed, rank, step)."""
+        torch.manual_seed(self._step_seed(batch_idx, 1 + self.global_rank))
+
+    def draws(self, batch: VideoBatch, batch_idx: int) -> Draws:
+        """What training draws at random for a batch, at the present step."""
+        videos, images = len(batch) - batch.num_images, batch.num_images
+        world = 1 if self._trainer is None else self.trainer.world_size
+        return Draws(self._step_seed(batch_idx), videos, images, self.global_rank, world, batch.video.device)
 
     def training_step(self, batch: VideoBatch, batch_idx: int) -> dict[str, Tensor]:
         """Mean loss of a batch, as ``loss``, logged for images and videos apart too.
 
         Beside it, for callbacks: ``losses`` and ``sigma`` of each sample ``[B]``.
         """
-        generator = torch.Generator(batch.video.device).manual_seed(self._step_seeds(batch_idx)[1])
-        rand = partial(torch.rand, len(batch), generator=generator, device=generator.device)
-        drop = rand() < self.label_dropout
-        # One draw in each of B equal parts of (0, 1), in random order: each is uniform, the batch covers all levels.
-        quantile = (rand().argsort() + rand()) / len(batch)
-        noise = torch.randn(batch.video.shape, generator=generator, device=generator.device)
-        condition = self._condition(batch, drop)
+        draws = self.draws(batch, batch_idx)
+        condition = self._condition(batch, drop=draws.uniform() < self.label_dropout)
 
         def predict(x: Tensor, c_noise: Tensor) -> Tensor:
-            return _of_shape(x, self.backbone.train_forward(x, c_noise, condition, generator), self.backbone)
+            return _of_shape(x, self.backbone.train_forward(x, c_noise, condition, draws), self.backbone)
 
-        sigma = self.framework.noise_levels(quantile, batch.shape)
-        losses = self._losses(predict, batch, sigma, noise)
+        sigma = self.framework.noise_levels(draws.stratified(), batch.shape)
+        losses = self._losses(predict, batch, sigma, draws.noise(batch.video.shape[1:]))
         self.log("train/loss", losses.mean(), prog_bar=True, batch_size=len(batch))
         self._log_modalities("train/loss", losses, batch)
         return {"loss": losses.mean(), "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Loss by noise band, on noise that depends on the batch's place in the validation set alone."""
-        generator = torch.Generator().manual_seed((batch_idx << 16) + self.global_rank)
-        noise = torch.randn(batch.video.shape, generator=generator).to(batch.video.device)
+        """Loss by noise band; a sample's noise depends on its key alone, not on how the samples are batched."""
+        noise = torch.stack([_noise_of(key, batch.video.shape[1:]) for key in batch.keys]).to(batch.video.device)
         condition = self._condition(batch, torch.zeros_like(batch.is_image))
         bands = []
         for band in range(NOISE_BANDS):
@@ -224,7 +226,7 @@ class VideoDiffusion(LightningModule):
             self.log(f"val/loss/band_{band}", bands[-1].mean(), batch_size=len(batch), sync_dist=True)
         losses = torch.stack(bands).mean(0)
         self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
-        self._log_modalities("val/loss", losses, batch)
+        self._log_modalities("val/loss", losses, batch, sync_dist=True)
 
     def test_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to score."""
@@ -288,16 +290,29 @@ class VideoDiffusion(LightningModule):
             )
         return condition
 
-    def _log_modalities(self, name: str, losses: Tensor, batch: VideoBatch) -> None:
-        for modality, chosen in (("image", batch.is_image), ("video", ~batch.is_image)):
-            if chosen.any():
-                self.log(f"{name}_{modality}", losses[chosen].mean(), batch_size=int(chosen.sum()))
+    def _log_modalities(self, name: str, losses: Tensor, batch: VideoBatch, sync_dist: bool = False) -> None:
+        videos, images = losses.tensor_split([len(batch) - batch.num_images])
+        for modality, part in (("image", images), ("video", videos)):
+            if len(part):
+                self.log(f"{name}_{modality}", part.mean(), batch_size=len(part), sync_dist=sync_dist)
 
-    def _step_seeds(self, batch_idx: int) -> list[int]:
-        """Two seeds that no other rank or step has: a run that is resumed draws what it would have drawn."""
+    def _step_seed(self, batch_idx: int, who: int = 0) -> int:
+        """A seed that no other step or batch of it has: a run that is resumed draws what it would have drawn.
+
+        Args:
+            batch_idx: Lightning's count of batches.
+            who: 0 for what all ranks draw together; another number, another seed.
+        """
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
-        place = (seed, self.global_rank, self.global_step, batch_idx)
-        return [int(state) for state in np.random.SeedSequence(place).generate_state(2)]
+        window = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
+        place = (seed, self.global_step, batch_idx % window, who)
+        return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
+
+
+def _noise_of(key: str, shape: Sequence[int]) -> Tensor:
+    """Standard normal noise that is the same for a key everywhere."""
+    digest = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8])))
 
 
 def _of_shape(x: Tensor, prediction: Tensor, backbone: Backbone) -> Tensor:

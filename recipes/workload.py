@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from ..components.draws import Draws
 from ..components.interfaces import Backbone, Condition, Framework, State
 
 CONDITION_TOKENS = 130
@@ -47,8 +48,7 @@ class Workload:
         tokens = torch.randn(batch_size, CONDITION_TOKENS, backbone.dim_condition, device=device)
         self.condition = Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=device))
         self.state: State = None
-        # There is no generator of the meta device; none is needed, since nothing is drawn there.
-        self.generator = torch.Generator("cpu" if torch.device(device).type == "meta" else device)
+        self.draws = Draws(0, batch_size, device=device)
 
     def train(self) -> None:
         """Forward and backward pass, with the first pass of self-conditioning if the network has it."""
@@ -73,4 +73,4 @@ class Workload:
         return prediction
 
     def _predict_to_train(self, x: Tensor, c_noise: Tensor) -> Tensor:
-        return self.network.train_forward(x, c_noise, self.condition, self.generator)
+        return self.network.train_forward(x, c_noise, self.condition, self.draws)

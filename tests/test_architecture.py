@@ -13,13 +13,15 @@ SOURCES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT 
 
 # Part -> (parts of snapvideo that it may import besides itself, other packages that it may import; None: any).
 # A part is a folder or module of components, or one of the other two folders.
+DRAWS = "components.draws"
 INTERFACES = "components.interfaces"
 LAYERS = "components.layers"
 MEDIA = "components.media"
 RULES: dict[str, tuple[set[str], set[str] | None]] = {
-    INTERFACES: (set(), {"torch", "lightning"}),
+    DRAWS: (set(), {"torch"}),
+    INTERFACES: ({DRAWS}, {"torch", "lightning"}),
     LAYERS: (set(), {"torch", "einops"}),
-    "components.backbones": ({INTERFACES, LAYERS}, None),
+    "components.backbones": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.frameworks": ({INTERFACES, LAYERS}, None),
     "components.conditioning": ({INTERFACES, LAYERS}, None),
     "components.sampling": ({INTERFACES, LAYERS}, None),
@@ -27,7 +29,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     MEDIA: (set(), None),
     "components.callbacks": ({INTERFACES, MEDIA}, None),
     "components.optimizers": (set(), None),
-    "components.video_diffusion": ({INTERFACES, LAYERS}, None),
+    "components.video_diffusion": ({DRAWS, INTERFACES, LAYERS}, None),
     "components": ({"components.*"}, set()),  # components/__init__.py gathers the public names
     "datamodules": ({INTERFACES}, None),
     "recipes": ({"components.*", "components", "datamodules"}, None),

@@ -6,7 +6,6 @@ the conditioning and the patches, talk to each other, and write back to the patc
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -17,6 +16,7 @@ from einops import rearrange, repeat
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..draws import Draws
 from ..interfaces import Backbone, Condition, State, VideoShape
 from ..layers.attention import Attention, FeedForward, KeysValues, layer_norm, xavier_linear
 from ..layers.embeddings import ScalarToken
@@ -271,26 +271,20 @@ class FIT(Backbone):
             known.append(block.read_condition.attention.keys_values(condition.tokens))
         return KnownCondition(condition.tokens, condition.mask, known)
 
-    def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, generator: torch.Generator) -> Tensor:
+    def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, draws: Draws) -> Tensor:
         """The prediction of a second pass that starts from a first one's latents (paper, 3.4).
 
         The first pass has no gradient and sees only as many samples as may keep its latents. Both passes share `x`,
-        `c_noise` and `condition`. Shapes don't depend on the draws, and every process takes both passes.
+        `c_noise` and `condition`. Every rank takes both passes, of the same sizes at every step.
         """
         if self.self_conditioning == 0:
             return self(x, c_noise, condition)[0]
-        batch_size = len(x)
-        num_first = math.ceil(self.self_conditioning * batch_size)
-        rows = torch.randperm(batch_size, generator=generator, device=x.device)[:num_first]
-        kept = torch.rand(num_first, generator=generator, device=x.device) < (
-            self.self_conditioning * batch_size / num_first
-        )
+        keep, rows = draws.choose(self.self_conditioning)
         with torch.no_grad():
             first = Condition(condition.tokens[rows], condition.mask[rows])
             latents = self(x[rows], c_noise[rows], first)[1]
         torch.clear_autocast_cache()  # of weights without gradient: before torch 2.10 the second pass got them
-        previous = latents.new_zeros(batch_size, *latents.shape[1:]).index_copy(0, rows, latents)
-        keep = torch.zeros_like(c_noise, dtype=torch.bool).index_copy(0, rows, kept)
+        previous = latents.new_zeros(len(x), *latents.shape[1:]).index_copy(0, rows, latents)
         return self._evaluate(x, c_noise, condition, previous, keep)[0]
 
     def _evaluate(

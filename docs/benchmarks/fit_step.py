@@ -26,6 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from snapvideo.components import FIT
+from snapvideo.components.draws import Draws
 from snapvideo.components.interfaces import Condition, VideoShape
 
 BATCH = 2
@@ -48,11 +49,11 @@ def make_step(fit: FIT) -> Callable[[], None]:
     """Forward and backward of one batch."""
     x, c_noise = torch.randn(BATCH, *fit.shape), torch.randn(BATCH)
     condition = Condition(torch.randn(BATCH, 66, fit.dim_condition), torch.ones(BATCH, 66, dtype=torch.bool))
-    generator = torch.Generator().manual_seed(0)
+    draws = Draws(0, BATCH)
 
     def step() -> None:
         fit.zero_grad()
-        fit.train_forward(x, c_noise, condition, generator).square().mean().backward()
+        fit.train_forward(x, c_noise, condition, draws).square().mean().backward()
 
     return step
 

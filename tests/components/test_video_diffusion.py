@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -45,6 +47,13 @@ def batch() -> VideoBatch:
     video[2:] = video[2:, :, :1]  # two images: equal frames
     fps = torch.tensor([8.0, 16.0, math.inf, math.inf])
     return VideoBatch(["a", "b c", "", "d"], fps, torch.full((4, 2), 64.0), video, list("wxyz"))
+
+
+def rows(data: VideoBatch, chosen: Iterable[int]) -> VideoBatch:
+    """Some samples of a batch."""
+    chosen = list(chosen)
+    captions, keys = [data.captions[i] for i in chosen], [data.keys[i] for i in chosen]
+    return VideoBatch(captions, data.fps[chosen], data.resolution[chosen], data.video[chosen], keys)
 
 
 @pytest.fixture
@@ -136,22 +145,38 @@ def test_images_and_videos_give_finite_losses_logged_apart(logged):
     assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_draws_are_a_function_of_seed_rank_and_step(monkeypatch, logged):
+def test_draws_are_a_function_of_seed_place_and_step(monkeypatch, logged):
     model = small_model()
 
     def loss(**place) -> float:
         monkeypatch.setenv("PL_GLOBAL_SEED", str(place.get("seed", 0)))
+        model._trainer = SimpleNamespace(world_size=2, accumulate_grad_batches=2)
         monkeypatch.setattr(VideoDiffusion, "global_rank", property(lambda self: place.get("rank", 0)))
         monkeypatch.setattr(VideoDiffusion, "global_step", property(lambda self: place.get("step", 0)))
-        model.on_train_batch_start(data, 0)
-        return model.training_step(data, 0)["loss"].item()
+        model.on_train_batch_start(data, place.get("batch", 0))
+        return model.training_step(data, place.get("batch", 0))["loss"].item()
 
     data = batch()
     torch.manual_seed(1)
     first = loss()
     torch.manual_seed(2)
     assert loss() == first
-    assert len({first, loss(seed=1), loss(rank=1), loss(step=1)}) == 4
+    assert loss(batch=2) == first  # the first of a step's two batches, however many went before
+    assert len({first, loss(seed=1), loss(rank=1), loss(step=1), loss(batch=1)}) == 5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_the_mean_over_two_ranks_is_the_loss_of_one_process(dropout, monkeypatch, logged):
+    """2 videos and 2 images, a rank has one of each; the model has no dropout but of labels."""
+    model, data = small_model(label_dropout=dropout).eval(), batch()
+
+    def loss(rank: int, world: int) -> float:
+        model._trainer = SimpleNamespace(world_size=world, accumulate_grad_batches=1)
+        monkeypatch.setattr(VideoDiffusion, "global_rank", property(lambda self: rank))
+        monkeypatch.setattr(VideoDiffusion, "global_step", property(lambda self: 5))
+        return model.training_step(rows(data, range(rank, 4, world)), 0)["loss"].item()
+
+    assert (loss(0, 2) + loss(1, 2)) / 2 == pytest.approx(loss(0, 1), rel=1e-5)
 
 
 def test_label_dropout_drops_text_at_its_probability(monkeypatch, logged):
@@ -160,7 +185,8 @@ def test_label_dropout_drops_text_at_its_probability(monkeypatch, logged):
     monkeypatch.setattr(model.conditioner, "forward", lambda p, drop: drops.append(drop) or forward(p, drop))
     monkeypatch.setattr(model, "_losses", lambda predict, batch, sigma, noise: torch.zeros(4))
     for step in range(150):
-        model.training_step(batch(), step)
+        monkeypatch.setattr(VideoDiffusion, "global_step", property(lambda self, step=step: step))
+        model.training_step(batch(), 0)
     assert torch.cat(drops).float().mean() == pytest.approx(0.3, abs=0.06)  # 3 standard errors of 600 draws
 
 
@@ -174,8 +200,19 @@ def test_validation_is_the_same_whatever_went_before_and_has_all_bands(logged):
     assert logged == first
     bands = [logged[f"val/loss/band_{i}"] for i in range(5)]
     assert logged["val/loss"] == pytest.approx(sum(bands) / 5, rel=1e-5)
-    model.validation_step(data, 1)
+    data.keys = list("abcd")
+    model.validation_step(data, 0)
     assert logged != first
+
+
+def test_validation_is_the_same_however_the_samples_are_batched(logged):
+    model, data = small_model().eval(), batch()
+    model.validation_step(data, 0)
+    whole, parts = logged["val/loss"], []
+    for index, chosen in enumerate(([3], [0, 1, 2])):
+        model.validation_step(rows(data, chosen), index)
+        parts.append(logged["val/loss"] * len(chosen))
+    assert sum(parts) / 4 == pytest.approx(whole, rel=1e-5)
 
 
 @pytest.mark.parametrize(

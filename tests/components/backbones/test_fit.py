@@ -6,6 +6,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from snapvideo.components import FIT
 from snapvideo.components.conditioning import FrameRate, Resolution
+from snapvideo.components.draws import Draws
 from snapvideo.components.interfaces import Condition, VideoShape
 
 SHAPE = VideoShape(num_frames=4, height=10, width=16)  # rows are padded to 12
@@ -35,11 +36,11 @@ def condition(batch_size: int = 2, dim: int = 24, length: int = 5) -> Condition:
 def test_every_weight_learns_under_autocast():
     """The first pass of self-conditioning has no gradient; nothing of it may be left to the second."""
     fit = small_fit(self_conditioning=1.0).train()
-    x, c_noise, generator = torch.randn(2, *SHAPE), torch.randn(2), torch.Generator().manual_seed(0)
+    x, c_noise = torch.randn(2, *SHAPE), torch.randn(2)
     for weight in fit.parameters():
         torch.nn.init.normal_(weight, std=0.1)
     with torch.autocast("cpu", torch.bfloat16):
-        fit.train_forward(x, c_noise, condition(), generator).square().mean().backward()
+        fit.train_forward(x, c_noise, condition(), Draws(0, 2)).square().mean().backward()
     assert [name for name, weight in fit.named_parameters() if weight.grad is None or not weight.grad.any()] == []
 
 
@@ -133,7 +134,7 @@ def test_self_conditioning_starts_without_effect_and_off_is_exactly_the_table():
 def test_without_self_conditioning_nothing_is_carried_and_no_weight_is_idle():
     fit, x, c = small_fit(self_conditioning=0.0), torch.randn(2, *SHAPE), condition()
     assert fit(x, torch.zeros(2), c)[1] is None
-    fit.train_forward(x, torch.zeros(2), c, torch.Generator()).square().mean().backward()
+    fit.train_forward(x, torch.zeros(2), c, Draws(0, 2)).square().mean().backward()
     assert [name for name, parameter in fit.named_parameters() if parameter.grad is None] == []
 
 
@@ -149,7 +150,7 @@ def test_first_pass_has_no_gradient_and_shares_all_inputs(monkeypatch):
 
     monkeypatch.setattr(fit, "_evaluate", spy)
     c_noise = torch.randn(4)
-    fit.train_forward(x, c_noise, c, torch.Generator().manual_seed(0)).square().mean().backward()
+    fit.train_forward(x, c_noise, c, Draws(0, 4)).square().mean().backward()
     (first_grad, first), (second_grad, second) = calls
     assert (first_grad, second_grad) == (False, True)
     assert not second[3].requires_grad
@@ -169,11 +170,28 @@ def test_self_conditioning_probability():
         return x, torch.zeros(len(x), 8, 48)
 
     fit._evaluate = evaluate
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(200):
-        fit.train_forward(torch.randn(3, *SHAPE), torch.zeros(3), condition(3), generator)
+    for seed in range(200):
+        fit.train_forward(torch.randn(3, *SHAPE), torch.zeros(3), condition(3), Draws(seed, 3))
     share = torch.stack([k for k in kept if k is not None]).float().mean()
     assert share == pytest.approx(0.7, abs=0.06)  # 3 standard errors of 600 draws
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_ranks_together_make_the_prediction_of_one_process(share):
+    """3 videos and 2 images on each of two ranks; the first passes are as large on both."""
+    fit, x, c_noise, c = small_fit(self_conditioning=share), torch.randn(10, *SHAPE), torch.randn(10), condition(10)
+    torch.nn.init.normal_(fit.latent_init.norm.weight)
+    sizes = []
+    fit.latent_init.register_forward_hook(lambda module, args, out: sizes.append(len(out)))
+    whole = fit.train_forward(x, c_noise, c, Draws(1, 6, 4))
+    for rank in range(2):
+        draws = Draws(1, 3, 2, rank, 2)
+        rows = draws.places
+        part = fit.train_forward(x[rows], c_noise[rows], Condition(c.tokens[rows], c.mask[rows]), draws)
+        torch.testing.assert_close(part, whole[rows])
+    assert sizes[2:4] == sizes[4:]
+    other = fit.train_forward(x, c_noise, c, Draws(2, 6, 4))
+    assert not torch.allclose(other, whole, atol=1e-3)  # who starts from a first pass matters
 
 
 def test_masked_conditioning_tokens_have_no_effect():
