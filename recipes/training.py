@@ -22,6 +22,7 @@ from ..components import VideoDiffusion
 from ..components.callbacks import EMA, PeakMemory, SampleGrid, SkipBadSteps
 from ..components.callbacks.bad_steps import Diverged
 from .checkpoints import Checkpoint, WholeCheckpoints
+from .distinct import DistinctRanks
 from .embed import SameEncoder
 from .errors import UserError
 from .explain import explain
@@ -164,7 +165,7 @@ class Training(LightningCLI):
         if self.resumption is not None:
             changes = self.resumption.changes(yaml.safe_load(text))
             callbacks.append(Resume(self.resumption, changes))
-        return [*callbacks, SameEncoder(), Pace(), Record(text, self.command, changes)]
+        return [*callbacks, SameEncoder(), DistinctRanks(), Pace(), Record(text, self.command, changes)]
 
     def fit(self, init_from: Path | None = None) -> None:
         """Train, and say how to go on. A run that did not begin leaves nothing.
