@@ -229,7 +229,30 @@ class VideoDiffusion(LightningModule):
         return {"loss": losses.mean(), "losses": losses.detach(), "sigma": sigma}
 
     def validation_step(self, batch: VideoBatch, batch_idx: int) -> None:
-        """Loss by noise band; a sample's noise depends on its key alone, not on how the samples are batched."""
+        """Log the loss of a batch; see `log_validation`."""
+        self.log_validation("val/loss", batch)
+
+    def log_validation(self, name: str, batch: VideoBatch) -> None:
+        """Log the loss of a batch as it is now: of all samples, and of images and videos apart, each also by noise band.
+
+        A sample's noise depends on its key alone, not on how the samples are batched, so that losses can be compared
+        from step to step, and between weights.
+
+        Args:
+            name: What it is called: ``val/loss`` becomes ``val/loss/band_0``, ``val/loss_image`` and so on, too.
+            batch: The batch.
+        """
+        losses = self._losses_by_band(batch)
+        videos, images = losses.tensor_split([len(batch) - batch.num_images], dim=1)
+        for kind, part in ((name, losses), (f"{name}_image", images), (f"{name}_video", videos)):
+            size = part.shape[1]
+            if size:
+                self.log(kind, part.mean(), prog_bar=kind == "val/loss", batch_size=size, sync_dist=True)
+                for band, loss in enumerate(part.mean(1)):
+                    self.log(f"{kind}/band_{band}", loss, batch_size=size, sync_dist=True)
+
+    def _losses_by_band(self, batch: VideoBatch) -> Tensor:
+        """The loss of each sample in the middle of each band of noise levels ``[NOISE_BANDS, B]``."""
         noise = torch.stack([_noise_of(key, batch.video.shape[1:]) for key in batch.keys]).to(batch.video.device)
         condition = self._condition(batch, torch.zeros_like(batch.is_image))
         bands = []
@@ -240,10 +263,7 @@ class VideoDiffusion(LightningModule):
             bands.append(self._losses(denoiser.predict, batch, sigma, noise))
             if denoiser.state is not None:  # as in sampling: all evaluations but the first start from a state
                 bands[-1] = self._losses(denoiser.predict, batch, sigma, noise)
-            self.log(f"val/loss/band_{band}", bands[-1].mean(), batch_size=len(batch), sync_dist=True)
-        losses = torch.stack(bands).mean(0)
-        self.log("val/loss", losses.mean(), prog_bar=True, batch_size=len(batch), sync_dist=True)
-        self._log_modalities("val/loss", losses, batch, sync_dist=True)
+        return torch.stack(bands)
 
     def test_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to score."""
@@ -307,11 +327,11 @@ class VideoDiffusion(LightningModule):
             )
         return condition
 
-    def _log_modalities(self, name: str, losses: Tensor, batch: VideoBatch, sync_dist: bool = False) -> None:
+    def _log_modalities(self, name: str, losses: Tensor, batch: VideoBatch) -> None:
         videos, images = losses.tensor_split([len(batch) - batch.num_images])
         for modality, part in (("image", images), ("video", videos)):
             if len(part):
-                self.log(f"{name}_{modality}", part.mean(), batch_size=len(part), sync_dist=sync_dist)
+                self.log(f"{name}_{modality}", part.mean(), batch_size=len(part))
 
     def _step_seed(self, batch_idx: int, who: int = 0) -> int:
         """A seed that no other step or batch of it has: a run that is resumed draws what it would have drawn.
