@@ -1,7 +1,7 @@
 """Backbones, diffusion frameworks, conditioning, sampling and the module that joins them."""
 
 from .backbones import FIT, UNet
-from .callbacks import EMA, SampleGrid
+from .callbacks import EMA, PostHocEMA, SampleGrid
 from .conditioning import ByteText, Conditioners, FrameRate, Resolution, Text
 from .frameworks import DDPM, EDM, FlowMatching
 from .optimizers import LAMB, WarmupCosine
@@ -41,6 +41,7 @@ __all__ = [
     "Heun",
     "LinearLevels",
     "Oscillating",
+    "PostHocEMA",
     "Resolution",
     "RhoLevels",
     "SampleGrid",

@@ -165,7 +165,7 @@ def write_mp4(path: str | Path, video: Tensor | NDArray[np.uint8], fps: float, l
         raise ValueError(f"loops is {loops}: it must be at least 1")
     frames = _frames(video)
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
-    with _whole_file(path) as partial, av.open(str(partial), "w", "mp4", {"movflags": "faststart"}) as container:
+    with whole_file(path) as partial, av.open(str(partial), "w", "mp4", {"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", Fraction(fps).limit_denominator(1001), options={"crf": "18"})
         stream.height, stream.width, stream.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"
         # Without these tags players guess the matrix from the size, and colours change with it.
@@ -200,12 +200,12 @@ def write_grid(folder: str | Path, videos: Tensor, columns: int, fps: float) -> 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file; its folders are made."""
-    with _whole_file(path) as partial:
+    with whole_file(path) as partial:
         partial.write_bytes(data)
 
 
 @contextmanager
-def _whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path) -> Iterator[Path]:
     """A name to write to, in the same folder, that becomes `path` at the end, or vanishes when something goes wrong."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

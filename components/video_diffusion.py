@@ -233,7 +233,7 @@ class VideoDiffusion(LightningModule):
         self.log_validation("val/loss", batch)
 
     def log_validation(self, name: str, batch: VideoBatch) -> None:
-        """Log the loss of a batch as it is now: of all samples, and of images and videos apart, each also by noise band.
+        """Log the loss of a batch as it is now: of all, and of images and videos apart, each also by noise band.
 
         A sample's noise depends on its key alone, not on how the samples are batched, so that losses can be compared
         from step to step, and between weights.

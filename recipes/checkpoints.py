@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint as CheckpointCallback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ..components.callbacks.bad_steps import Diverged, skipped
-from ..datamodules.whole_file import whole_file
+from ..components.media import whole_file
 from .interrupt import HeldSignals, Interrupted
 from .run import LAST
 
@@ -41,8 +41,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         """Write a checkpoint. A disk that is full does not end the training: `failure` says so."""
         self.failure = None
         try:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
-            with whole_file(Path(path)) as partial, partial.open("wb") as file:
+            with whole_file(path) as partial, partial.open("wb") as file:
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())  # or it might be moved before it is written
@@ -85,7 +84,7 @@ class Checkpoint(CheckpointCallback):
         self._signals.hold()
         folder = _last(trainer).parent  # asked by every rank
         if trainer.is_global_zero:
-            for half in folder.glob(".step=*.tmp"):  # of a run that was killed while it saved
+            for half in folder.glob(".step=*.partial"):  # of a run that was killed while it saved
                 half.unlink()
 
     def on_before_optimizer_step(self, trainer: Trainer, *_: object) -> None:

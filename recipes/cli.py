@@ -18,6 +18,7 @@ VERBS = {
     "test": ("train", "sample the captions kept for validation, for callbacks to score"),
     "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
+    "ema": ("ema", "average the weights of a training after it, over any length"),
     "recipe": ("recipe", "list, show, copy and compare recipes; what training one costs"),
     "bench": ("bench", "time the networks of recipes side by side"),
     "data": ("data", "data to train on: make moving shapes, check your own"),

@@ -39,8 +39,8 @@ class FirstBatch:
 class DistinctRanks(Callback):
     """Stops a training whose ranks begin with the same samples or the same noise, or with batches of other sizes.
 
-    No two samples can have the same noise. Two ranks may rightly have the same samples, where there are so few that they
-    come round within a batch: what may be chance is let pass.
+    No two samples can have the same noise. Two ranks may rightly have the same samples, where there are so few that
+    they come round within a batch: what may be chance is let pass.
     """
 
     def __init__(self) -> None:

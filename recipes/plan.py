@@ -66,12 +66,11 @@ class Plan:
     def peak(self, batch_size: int, shards: int = 1) -> int:
         """Peak memory of a device: in the backward pass or in the optimizer's step.
 
-        With several devices, a block's weights, the next one's and the gradients of one are there as a whole, and there
-        are no averaged weights (training refuses them).
+        With several devices, a block's weights, the next one's and the gradients of one are there as a whole.
 
         Args:
             batch_size: Clips per device.
-            shards: Devices that weights, gradients and the optimizer's state are spread over.
+            shards: Devices that weights, their averages, gradients and the optimizer's state are spread over.
         """
         step = self.activations + self.activations_per_clip * (batch_size - 1)
         return math.ceil(self._kept(shards) + max(step + self._gathered(shards), self.update / shards))
@@ -85,7 +84,7 @@ class Plan:
 
     def _kept(self, shards: int) -> float:
         """Bytes of a device that are there all the time."""
-        return (self.weights + self.gradients + self.optimizer) / shards + (self.ema if shards == 1 else 0)
+        return (self.weights + self.gradients + self.optimizer + self.ema) / shards
 
     def _gathered(self, shards: int) -> int:
         """Bytes of a device for weights and gradients that it shares with others, where they are there as a whole."""
@@ -97,7 +96,7 @@ class Plan:
 
 
 def make_plan(
-    build: Callable[[], VideoDiffusion], batch_size: int, precision: str | None = None, ema: bool = True
+    build: Callable[[], VideoDiffusion], batch_size: int, precision: str | None = None, averages: int = 1
 ) -> Plan:
     """Plan the training of a model.
 
@@ -105,7 +104,7 @@ def make_plan(
         build: Makes the model; called once, on the meta device.
         batch_size: Clips per device and batch.
         precision: The trainer's: with ``bf16-mixed``, activations are planned for it, otherwise for float32.
-        ema: Whether averaged weights are kept.
+        averages: Averages of the weights that are kept.
     """
     with torch.device("meta"):
         model = build()
@@ -124,7 +123,7 @@ def make_plan(
         weights=weights,
         gradients=gradients,
         optimizer=round(gradients * states),
-        ema=weights if ema else 0,
+        ema=weights * averages,
         update=round(gradients * update),
         largest_block=max((_bytes(block.parameters()) for block in blocks(model)), default=0),
         activations=one,

@@ -14,9 +14,11 @@ from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
+from ..components import VideoDiffusion
+from ..components.callbacks import EMA
 from ..components.interfaces import VideoBatch
+from ..components.media import whole_file
 from ..datamodules.clips import Loader
-from ..datamodules.whole_file import whole_file
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +82,31 @@ def _write(file: Path, columns: list[str], rows: list[dict[str, str]]) -> None:
         writer = csv.DictWriter(lines, columns, extrasaction="ignore")  # a last line may be half a one
         writer.writeheader()
         writer.writerows(rows)
+
+
+class RawValidation(Callback):
+    """Validates the training weights beside their average, as ``val_raw/loss`` beside ``val/loss``.
+
+    Args:
+        ema: What keeps the average.
+    """
+
+    def __init__(self, ema: EMA) -> None:
+        self.ema = ema
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: object,
+        batch: VideoBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure the batch again."""
+        assert isinstance(pl_module, VideoDiffusion)
+        with self.ema.training_weights(pl_module), trainer.precision_plugin.val_step_context():
+            pl_module.log_validation("val_raw/loss", batch)
 
 
 class Pace(Callback):

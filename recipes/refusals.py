@@ -18,16 +18,13 @@ def refuse(config: Namespace) -> None:
         config: All settings, parsed.
 
     Raises:
-        UserError: Weights in half precision, averages of sharded weights, or epochs that end within a step.
+        UserError: Weights in half precision, or epochs that end within a step.
     """
     trainer = config.trainer
     if trainer.precision in HALF_PRECISIONS:
         raise UserError(
             f"trainer.precision={trainer.precision}: weights in half precision lose small steps; use bf16-mixed"
         )
-    strategy = getattr(trainer.strategy, "class_path", "")
-    if strategy.endswith("ModelParallelStrategy") and config.ema is not None:
-        raise UserError(f"ema: weights that {strategy} spreads over devices are not averaged; use --ema null")
     batches, window = trainer.limit_train_batches, trainer.accumulate_grad_batches
     if isinstance(batches, int) and batches % window:
         raise UserError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -19,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from ..components import VideoDiffusion
-from ..components.callbacks import EMA, PeakMemory, SampleGrid, SkipBadSteps
+from ..components.callbacks import EMA, PeakMemory, PostHocEMA, SampleGrid, SkipBadSteps
 from ..components.callbacks.bad_steps import Diverged
 from .checkpoints import Checkpoint, WholeCheckpoints
 from .distinct import DistinctRanks
@@ -30,7 +29,7 @@ from .generate import machine_precision
 from .lock import only_training
 from .memory import explain_memory, is_out_of_memory
 from .parsing import Builder, Parser, know_our_classes
-from .progress import Metrics, Pace
+from .progress import Metrics, Pace, RawValidation
 from .ranks import one_voice
 from .record import Record
 from .refusals import refuse, refuse_unused_holdout
@@ -45,13 +44,14 @@ SECTIONS: dict[str, type | None] = {
     "model": VideoDiffusion,
     "data": LightningDataModule,
     "ema": EMA,
+    "post_hoc_ema": PostHocEMA,
     "sampling": SampleGrid,
     "checkpoint": Checkpoint,
     "max_bad_steps": None,
 }
 """The top level of a recipe."""
 
-CALLBACKS = ("ema", "sampling", "checkpoint")
+CALLBACKS = ("ema", "post_hoc_ema", "sampling", "checkpoint")
 """Settings with a name of their own, in the order in which the trainer calls them: samples show the newest average."""
 
 TRAINER_DEFAULTS = {
@@ -101,6 +101,7 @@ class Training(LightningCLI):
         parser.add_argument("--model", type=VideoDiffusion, required=True, help="The model.")
         parser.add_subclass_arguments(LightningDataModule, "data", skip={"shape"}, required=True)
         parser.add_argument("--ema", type=EMA | None, help="Averaged weights; null: none.")
+        parser.add_argument("--post_hoc_ema", type=PostHocEMA | None, help="Averages to choose later; null: none.")
         parser.add_argument("--sampling", type=SampleGrid | None, help="Samples on the way; null: none.")
         parser.add_argument("--checkpoint", type=Checkpoint, default=CHECKPOINT, help="When weights are saved.")
         what = "So many steps in a row whose loss or gradient is not finite end training; each is skipped."
@@ -165,6 +166,8 @@ class Training(LightningCLI):
         if self.resumption is not None:
             changes = self.resumption.changes(yaml.safe_load(text))
             callbacks.append(Resume(self.resumption, changes))
+        if self.config_init.ema is not None:
+            callbacks.append(RawValidation(self.config_init.ema))
         return [*callbacks, SameEncoder(), DistinctRanks(), Pace(), Record(text, self.command, changes)]
 
     def fit(self, init_from: Path | None = None) -> None:
@@ -209,11 +212,11 @@ class Training(LightningCLI):
         """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""
         if getattr(self.datamodule, "holdout", None) == 0:
             raise UserError(f"{verb} has no samples: none are held out; set data.holdout to a number above 0")
-        check_weights(self.model, read_weights(checkpoint), checkpoint)
-        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint.*")  # they are for training
-        method = getattr(self.trainer, verb)
+        weights = read_weights(checkpoint)
+        check_weights(self.model, weights, checkpoint)
+        self.model.load_state_dict(weights)
         with self._explained():
-            method(self.model, datamodule=self.datamodule, ckpt_path=checkpoint, weights_only=True)
+            getattr(self.trainer, verb)(self.model, datamodule=self.datamodule)
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -269,14 +272,12 @@ def read_settings(
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """A checkpoint, by its file or the run folder that holds it; not a link, which may soon lead elsewhere.
+    """Weights, by their file or the run folder that holds them; not a link, which may soon lead elsewhere.
 
     Raises:
-        UserError: There is none.
+        UserError: There are none.
     """
     if Path(name).is_file():
-        if Path(name).suffix == ".safetensors":
-            raise UserError(f"--ckpt_path {name}: it holds weights alone; a .ckpt holds what training goes on from")
         return Path(name).resolve()
     checkpoint = newest_checkpoint(find_run(name))
     if checkpoint is None:

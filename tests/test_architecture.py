@@ -17,6 +17,7 @@ DRAWS = "components.draws"
 INTERFACES = "components.interfaces"
 LAYERS = "components.layers"
 MEDIA = "components.media"
+POWER_AVERAGE = "components.power_average"
 RULES: dict[str, tuple[set[str], set[str] | None]] = {
     DRAWS: (set(), {"torch"}),
     INTERFACES: ({DRAWS}, {"torch", "lightning"}),
@@ -27,7 +28,8 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "components.sampling": ({INTERFACES, LAYERS}, None),
     "components.metrics": ({INTERFACES}, None),
     MEDIA: (set(), None),
-    "components.callbacks": ({INTERFACES, MEDIA}, None),
+    POWER_AVERAGE: (set(), {"numpy"}),
+    "components.callbacks": ({INTERFACES, MEDIA, POWER_AVERAGE}, None),
     "components.optimizers": (set(), None),
     "components.video_diffusion": ({DRAWS, INTERFACES, LAYERS}, None),
     "components": ({"components.*"}, set()),  # components/__init__.py gathers the public names

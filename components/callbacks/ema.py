@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import WeightAveraging
-from torch import Tensor
+from lightning.pytorch import Callback, LightningModule, Trainer
 
+from .average import Average, load_state, put_state
 from .bad_steps import skipped
 
+TRAINING = "current_model_state"
+"""Where a checkpoint has the training weights: as Lightning's own `WeightAveraging` does."""
 
-class EMA(WeightAveraging):
+
+class EMA(Callback):
     """Keeps an exponential moving average of the weights and puts it in place for validation and at the end.
 
     Checkpoints hold the average in `state_dict`, so that whatever loads one gets it, and the training weights in
-    `current_model_state`. Buffers are copied, not averaged. Half-life of the paper: 6000 steps (Table 9).
+    `current_model_state`. Buffers are copied, not averaged. With FSDP2 each device averages its own shards. Half-life
+    of the paper: 6000 steps (Table 9).
 
     Differs from the paper: early on the average is shorter, with a decay of (1 + t) / (10 + t) after t updates, as long
     as that is below the decay of the half-life. Otherwise short runs would end with mostly untrained weights.
@@ -35,13 +37,10 @@ class EMA(WeightAveraging):
         if not half_life > 0:
             raise ValueError(f"half_life is {half_life}: it must be above 0 steps")
         self.decay = 0.5 ** (1 / half_life)
-        self._swapped = False
-        super().__init__(use_buffers=False, multi_avg_fn=self._average)  # averaging buffers would spoil integers
-
-    @torch.no_grad()
-    def _average(self, averaged: list[Tensor], current: list[Tensor], num_averaged: Tensor) -> None:
-        t = int(num_averaged)
-        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + t) / (10 + t)))
+        self._aside: Average | None = None  # the average, or the training weights while it is in place
+        self._in_place = False
+        self._updates = 0
+        self._latest_step = 0
 
     @contextmanager
     def averaged(self, module: LightningModule) -> Iterator[None]:
@@ -49,47 +48,99 @@ class EMA(WeightAveraging):
 
         It does nothing where they are in place already: in validation, and outside `fit`.
         """
-        if self._swapped or self._average_model is None:
+        with self._having(module, average=True):
+            yield
+
+    @contextmanager
+    def training_weights(self, module: LightningModule) -> Iterator[None]:
+        """A context in which `module`, the one in training, has the training weights: the reverse of `averaged`.
+
+        It does nothing where they are in place already: everywhere but in validation.
+        """
+        with self._having(module, average=False):
+            yield
+
+    @contextmanager
+    def _having(self, module: LightningModule, average: bool) -> Iterator[None]:
+        if self._aside is None or self._in_place == average:
             yield
             return
-        self._swap_models(module)
+        self._swap(module)
         try:
             yield
         finally:
-            self._swap_models(module)
+            self._swap(module)
 
-    def _swap_models(self, pl_module: LightningModule) -> None:
-        super()._swap_models(pl_module)
-        self._swapped = not self._swapped
+    def _swap(self, module: LightningModule) -> None:
+        assert self._aside is not None
+        self._aside.swap(module)
+        self._in_place = not self._in_place
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the average. Lightning warns that it is not sharded wherever a model could be: recipes refuse both."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*model that overrides the configure_model")
-            super().setup(trainer, pl_module, stage)
+        """Forget what an earlier `fit` left."""
+        self._aside, self._in_place, self._updates = None, False, 0
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take the average, which is in the module by now, and give it the training weights, if there are others."""
+        if trainer.state.fn != "fit":
+            return
+        self._aside = Average(pl_module)
+        if "averaging_state" in checkpoint:
+            self._updates = int(checkpoint["averaging_state"]["n_averaged"])
+            load_state(trainer, pl_module, checkpoint, TRAINING)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse weights in half precision: a step of the average is smaller than their rounding."""
-        for name, parameter in pl_module.named_parameters():
-            if parameter.dtype in (torch.float16, torch.bfloat16):
-                raise ValueError(
-                    f"EMA cannot average {name}, which is {parameter.dtype}: small steps are lost in rounding. "
-                    "Use a mixed precision: trainer.precision: bf16-mixed"
-                )
+        """Follow the weights to their device."""
+        if self._aside is not None:
+            self._aside.follow(pl_module)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Tensor | Mapping[str, Any] | None,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        """Take the new weights into the average; a step that was skipped made none."""
-        if not skipped(trainer):
-            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin the average, unless a checkpoint brought it."""
+        self._aside = self._aside or Average(pl_module)
+        self._latest_step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Update the average after a step; several batches may make one, and one that was skipped makes no weights."""
+        if trainer.global_step == self._latest_step:
+            return
+        self._latest_step = trainer.global_step
+        if skipped(trainer):
+            return
+        assert self._aside is not None
+        t = self._updates
+        self._aside.update(pl_module, min(self.decay, (1 + t) / (10 + t)) if t else 0.0)
+        self._updates = t + 1
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the average in place."""
+        if self._aside is not None:
+            self._swap(pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the training weights back."""
+        if self._aside is not None:
+            self._swap(pl_module)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the average in place."""
+        self._swap(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Put the training weights back if validation was interrupted, before a checkpoint is saved."""
-        if self._swapped:
-            self._swap_models(pl_module)
+        """Put the training weights back if validation was interrupted."""
+        if self._in_place:
+            self._swap(pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Save the average as the state of the module, and the training weights beside it."""
+        if self._aside is None:
+            return
+        aside = self._aside.state(trainer)
+        here = {name: checkpoint["state_dict"][name] for name in aside}
+        average, training = (here, aside) if self._in_place else (aside, here)
+        checkpoint["state_dict"] |= average
+        put_state(checkpoint, TRAINING, training)
+        checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._updates)}
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Free the memory: what is left to do needs the average alone, and the module has it."""
+        self._aside, self._in_place = None, False

@@ -89,12 +89,13 @@ def _check(options: argparse.Namespace, settings: list[str]) -> None:
             raise UserError(f"{name} {value}: it must be at least 1")
     config = settings_of(options.names, settings)
     data = (config.get("data") or {}).get("init_args") or {}
+    post_hoc = (config.get("post_hoc_ema") or {}).get("init_args") or {}
     own = data.get("video_batch_size", 0) + data.get("image_batch_size", 0)
     plan = make_plan(
         lambda: build_model(config["model"]),
         options.batch_size or own or 1,
         precision=config["trainer"]["precision"],
-        ema=config.get("ema") is not None,
+        averages=(config.get("ema") is not None) + len(post_hoc.get("stds", ())),
     )
     if options.json:
         about = {"recipe": "+".join(options.names), "precision": config["trainer"]["precision"]}

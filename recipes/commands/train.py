@@ -26,7 +26,8 @@ usage: snapvideo {verb} -c RECIPE [-c RECIPE ...] [--KEY VALUE ...]
 settings
   model            backbone, framework, conditioner, sampler, guidance, optimizer, scheduler, label_dropout
   data             where videos and images come from
-  ema, sampling, checkpoint    averaged weights, samples on the way, checkpoints
+  ema, post_hoc_ema            averaged weights, of a length chosen now or after training
+  sampling, checkpoint         samples on the way, checkpoints
   trainer          Lightning's Trainer: max_steps, accelerator, devices, precision, ...
   seed_everything
 

@@ -22,7 +22,7 @@ def test_help_imports_nothing_heavy():
         assert word in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("verb", ["", "fit", "validate", "sample", "data", "recipe"])
+@pytest.mark.parametrize("verb", ["", "fit", "validate", "sample", "ema", "data", "recipe"])
 def test_help_fits_a_screen(verb):
     result = call(*verb.split(), "--help")
     assert result.code == 0
@@ -67,6 +67,12 @@ WRONG = [
     ("fit -c demo --trainer.precision bf15", ["trainer.precision:", "'bf15'", "bf16-mixed"]),
     ("fit -c demo --trainer.accelerator warp", ["trainer:", "warp"]),
     ("fit -c demo --ema.halflife 3", ["ema:", "'halflife'", "Did you mean 'half_life'?"]),
+    ("fit -c demo --post_hoc_ema.every_n_step 3", ["post_hoc_ema:", "'every_n_step'", "Did you mean 'every_n_steps'?"]),
+    ("fit -c demo --post_hoc_ema PostHocEMA", ["post_hoc_ema", "every_n_steps"]),
+    (
+        "fit -c demo --post_hoc_ema.every_n_steps 5 --post_hoc_ema.stds [0.1,0.4]",
+        ["post_hoc_ema: PostHocEMA:", "std is 0.4"],
+    ),
     ("fit -c demo --data Shape", ["data:", "'Shape'", "Did you mean 'Shapes'?"]),
     ("fit -c demo --data.shape.height 8", ["data:", "model.backbone.shape"]),
     ("fit -c demo --data.holdout -1", ["data: Shapes:", "holdout is -1"]),

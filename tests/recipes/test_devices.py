@@ -4,8 +4,10 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
 
 from .conftest import call
 
@@ -39,7 +41,20 @@ def test_two_processes_train_one_model(recipe, overlay, settings, tmp_path, monk
     assert json.loads((tmp_path / "out/meta.jsonl").read_text())["prompt"] == "a red circle moves left"
 
 
-def test_averages_of_spread_weights_are_refused():
-    result = call("fit", "-c", "demo", "-c", "overlays/fsdp2", "--smoke", "--ema.half_life", "10")
-    assert result.code == 2
-    assert "--ema null" in result.err
+@pytest.mark.slow
+def test_a_training_goes_on_on_other_devices(tmp_path, monkeypatch):
+    """From two processes that share the weights to one, and back: with its averages."""
+    monkeypatch.chdir(tmp_path)
+    spread = ["-c", "overlays/fsdp2", "--trainer.devices", "2", "--trainer.strategy.data_parallel_size", "2"]
+    quick = ["--smoke", "--trainer.accelerator", "cpu", "--sampling", "null", "--post_hoc_ema.every_n_steps", "2"]
+    resume = ["--ckpt_path", "runs/demo"]
+    for steps, words in ((4, spread), (6, resume), (8, [*spread, *resume])):
+        result = snapvideo("fit", "-c", "demo", *words, *quick, "--trainer.max_steps", str(steps))
+        assert result.returncode == 0, result.stderr
+        saved = torch.load("runs/demo/latest/checkpoints/last.ckpt", weights_only=True)
+        assert saved["global_step"] == saved["averaging_state"]["n_averaged"] == steps
+        parts = [saved[part] for part in ("state_dict", "current_model_state", "post_hoc_ema.std=0.05")]
+        shapes = [{name: tensor.shape for name, tensor in part.items()} for part in parts]
+        assert shapes[0] == shapes[1] == shapes[2]
+        assert any(not torch.equal(parts[0][name], parts[1][name]) for name in parts[0])
+        assert sorted(Path("runs/demo/latest/averages/snapshots").glob(f"*{steps}.safetensors"))

@@ -61,7 +61,8 @@ def test_a_plan_follows_overlays_and_settings():
     own = plan("demo")
     assert own["batch_size"] == 8
     assert own["optimizer"] == pytest.approx(2 * own["gradients"], rel=0.01)  # Adam
-    assert plan("demo", "--ema", "null")["ema"] == 0
+    assert own["ema"] == own["weights"]
+    assert plan("demo", "--ema", "null", "--post_hoc_ema.every_n_steps", "9")["ema"] == 2 * own["weights"]
     assert (
         plan("demo", "--model.backbone.channels", "16", "--model.backbone.head_dim", "16")["parameters"]
         < own["parameters"] / 2
@@ -111,6 +112,11 @@ def test_the_largest_batch_is_the_largest_that_fits(update, shards):
         assert found.peak(count + 1, shards) > memory
         assert count == 0 or found.peak(count, shards) <= memory
         assert count > 0 or found.peak(1, shards) > memory
+
+
+def test_devices_share_averages_too():
+    found = Plan(10, 10, 1, 1, 40, 40, 80, 400, 0, 7, 30, 25, 1)
+    assert found.peak(1) - found.peak(1, 4) == pytest.approx(560 * 3 / 4 - 3 * 7, abs=1)
 
 
 def test_checkpointing_saves_activations():

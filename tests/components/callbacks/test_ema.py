@@ -137,10 +137,59 @@ def test_context_puts_the_average_in_place_and_the_weights_back(tmp_path):
         torch.testing.assert_close(seen, closed_form(history.weights[:step], 2.0))
 
 
+def test_training_weights_can_be_looked_at_in_validation(tmp_path):
+    """Side by side with the average, which is in place; afterwards both are what they were, to the bit."""
+
+    class Both(Callback):
+        def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            before = pl_module.layer.weight.detach().clone()
+            with pytest.raises(RuntimeError), ema.training_weights(pl_module):
+                seen.append(pl_module.layer.weight.detach().clone())
+                with ema.training_weights(pl_module):  # already in place: nothing happens
+                    assert torch.equal(seen[-1], pl_module.layer.weight)
+                with ema.averaged(pl_module):
+                    assert torch.equal(before, pl_module.layer.weight)
+                trainer.save_checkpoint(tmp_path / "inside.ckpt")
+                raise RuntimeError
+            assert torch.equal(before, pl_module.layer.weight)
+            trainer.save_checkpoint(tmp_path / "outside.ckpt")
+
+    model, history, ema, seen = Tiny(), History(), EMA(2.0), []
+    trainer = make_trainer(tmp_path, [ema, history, Both()], 12, val_check_interval=4, num_sanity_val_steps=0)
+    trainer.fit(model, loader(), DataLoader(torch.randn(2, 3), batch_size=2))
+    assert len(seen) == 3
+    for step, weights in zip((4, 8, 12), seen, strict=True):
+        assert torch.equal(weights, history.weights[step - 1])
+    plain, plain_history = Tiny(), History()
+    make_trainer(tmp_path, [plain_history], 12).fit(plain, loader())
+    assert all(torch.equal(a, b) for a, b in zip(history.weights, plain_history.weights, strict=True))
+    for name in ("inside", "outside"):  # what is saved doesn't depend on what is in place
+        saved = torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
+        assert torch.equal(saved["current_model_state"]["layer.weight"], seen[-1])
+        assert torch.equal(saved["state_dict"]["layer.weight"], model.layer.weight)
+
+
+def test_tied_weights_stay_tied(tmp_path):
+    class Tied(Tiny):
+        def __init__(self):
+            super().__init__()
+            self.again = self.layer
+
+    model, alone = Tied(), Tiny()
+    checkpoint = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=1, save_top_k=-1)
+    make_trainer(tmp_path, [EMA(2.0), checkpoint], 4).fit(model, loader())
+    make_trainer(tmp_path, [EMA(2.0)], 4).fit(alone, loader())
+    saved = torch.load(tmp_path / "step=4.ckpt", weights_only=True)["state_dict"]
+    assert torch.equal(saved["layer.weight"], saved["again.weight"])
+    assert torch.equal(saved["again.weight"], model.again.weight) and torch.equal(
+        model.layer.weight, alone.layer.weight
+    )
+
+
 def test_context_does_nothing_outside_fit():
     model = Tiny()
     before = model.layer.weight.detach().clone()
-    with EMA().averaged(model):
+    with EMA().averaged(model), EMA().training_weights(model):
         assert torch.equal(before, model.layer.weight)
 
 
