@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from ..components import VideoDiffusion
-from ..components.interfaces import VideoBatch
-from ..datamodules.clips import Clips
+from ..components.interfaces import VideoBatch, VideoShape
+from ..datamodules.buckets import BucketClips
 from ..datamodules.samples import Modality
 from .errors import UserError
 
@@ -64,7 +64,7 @@ class DistinctRanks(Callback):
         everyones: list[FirstBatch] = [FirstBatch(batch.keys, places, hashes)] * trainer.world_size
         torch.distributed.all_gather_object(everyones, everyones[0])
         dataset = getattr(trainer.train_dataloader, "dataset", None)
-        if problem := complaint(everyones, _sizes(dataset)):
+        if problem := complaint(everyones, sizes_of(dataset, batch.shape)):
             raise UserError(problem)
 
 
@@ -118,9 +118,16 @@ def _chance(places: int, size: int) -> float:
     return math.prod(1 / (size - place % size) for place in range(places))
 
 
-def _sizes(dataset: object) -> Mapping[Modality, int] | int | None:
-    if isinstance(dataset, Clips):
-        return {modality: len(samples) for modality, samples in dataset.samples.items()}
+def sizes_of(dataset: object, shape: VideoShape) -> Mapping[Modality, int] | int | None:
+    """How many samples a batch was taken from: those of its bucket, where the data has buckets.
+
+    Args:
+        dataset: The training data.
+        shape: Of the videos of the batch.
+    """
+    if isinstance(dataset, BucketClips):
+        clips = next(clips for clips in dataset.clips.values() if clips.reader.shape == shape)
+        return {modality: len(samples) for modality, samples in clips.samples.items()}
     return len(dataset) if isinstance(dataset, Sized) else None
 
 

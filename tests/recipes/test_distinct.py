@@ -4,7 +4,11 @@ import itertools
 
 import pytest
 
-from snapvideo.recipes.distinct import FirstBatch, chance, complaint
+from snapvideo.components.interfaces import VideoShape
+from snapvideo.datamodules import JointData
+from snapvideo.recipes.distinct import FirstBatch, chance, complaint, sizes_of
+
+from ..datamodules.conftest import Media
 
 NUMBERS = itertools.count()
 
@@ -54,3 +58,18 @@ def test_shared_noise_is_named_also_of_one_sample():
 def test_batches_of_other_sizes_are_named():
     problem = complaint([first(*"ab"), first(*"cd", images=1)], 1000)
     assert "rank 1 begins with 1 videos and 1 images, rank 0 with 2 videos and 0 images" in problem
+
+
+def test_samples_are_counted_in_the_bucket_of_the_batch(tmp_path):
+    """Two ranks that begin with the only video of a bucket are right, however many there are in others."""
+    media = Media(tmp_path)
+    for i in range(9):
+        media.video(f"{i}.mp4", times=[0.0, 0.05, 0.1], size=(16, 16) if i else (48, 16))
+    small, tall = VideoShape(2, 8, 8), VideoShape(2, 24, 8)
+    data = JointData(small, tmp_path, video_batch_size=1, fps=[10.0], buckets=[tall])
+    data.setup("fit")
+    dataset = data.train_dataloader().dataset
+    assert sizes_of(dataset, small) == {"video": 8} and sizes_of(dataset, tall) == {"video": 1}
+    batches = [FirstBatch(["0.mp4"], {"video": 1}, [noise]) for noise in "ab"]
+    assert complaint(batches, sizes_of(dataset, tall)) is None
+    assert sizes_of(range(5), small) == 5 and sizes_of(iter([]), small) is None
