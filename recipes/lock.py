@@ -32,3 +32,19 @@ def only_training(run: Path) -> Iterator[None]:
         except OSError:  # a disk that has no locks
             pass
         yield
+
+
+def is_training(run: Path) -> bool | None:
+    """Whether a process trains in a run folder, as far as its disk can tell this machine; None: it cannot."""
+    try:
+        import fcntl
+
+        with (run / NAME).open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    except (ImportError, OSError):
+        return None
+    return False

@@ -34,6 +34,7 @@ from .ranks import one_voice
 from .record import Record
 from .refusals import refuse, refuse_unused_holdout
 from .rehearsal import Rehearsal
+from .report import REPORT, Report
 from .resume import Resume, Resumption
 from .run import check_weights, find_run, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST
@@ -168,7 +169,9 @@ class Training(LightningCLI):
             callbacks.append(Resume(self.resumption, changes))
         if self.config_init.ema is not None:
             callbacks.append(RawValidation(self.config_init.ema))
-        return [*callbacks, SameEncoder(), DistinctRanks(), Pace(), Record(text, self.command, changes)]
+        record = Record(text, self.command, changes)
+        self.report = Report(record)
+        return [*callbacks, SameEncoder(), DistinctRanks(), Pace(), record, self.report]
 
     def fit(self, init_from: Path | None = None) -> None:
         """Train, and say how to go on. A run that did not begin leaves nothing.
@@ -198,6 +201,7 @@ class Training(LightningCLI):
     def _end(self, run: Path) -> None:
         """Say how to go on, or remove the folder of a run that did not begin."""
         if (run / CONFIG).exists():
+            self.report.close(self.trainer)
             print(self._farewell(run))
             return
         shutil.rmtree(run, ignore_errors=True)
@@ -237,6 +241,7 @@ class Training(LightningCLI):
         prompt = self.config_init.sampling.captions[0] if self.config_init.sampling else "a text"
         latest = str(run.with_name(LATEST))
         lines = [f"run:    {run}", f"watch:  {shlex.join(['tensorboard', '--logdir', str(run.parent)])}"]
+        lines += [f"report: {run / REPORT}"] if (run / REPORT).exists() else []
         if newest_checkpoint(run):
             lines.append(f"sample: {shlex.join(['snapvideo', 'sample', latest, prompt])}")
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:

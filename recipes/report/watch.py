@@ -1,0 +1,103 @@
+"""The callback that keeps the page of a training up to date."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from ..interrupt import Interrupted
+from .page import write_report
+from .progress import Progress, Word
+
+if TYPE_CHECKING:
+    from ..record import Record
+
+logger = logging.getLogger(__name__)
+
+
+class Report(Callback):
+    """Writes ``report.html`` and ``progress.json`` when training starts, validates, samples and ends.
+
+    So a run that is killed has a page too. What goes wrong with it is said, and never ends a training.
+
+    Args:
+        record: Counts clips and seconds; it comes before this one in the trainer's list.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self.record = record
+        self._run: Path | None = None
+        self._step = 0
+        self._state: Word | None = None  # what was written last
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them: there is a recipe, and maybe the untrained model's samples."""
+        self._run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
+        self._step = trainer.global_step
+        self._write(trainer, "running")
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
+        """Write them if this step has samples; several batches may make one step."""
+        if trainer.global_step == self._step or self._run is None:
+            return
+        self._step = trainer.global_step
+        if trainer.is_global_zero and (self._run / "samples" / f"step={self._step:08d}").exists():
+            self._write(trainer, "running")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write them: there is a new validation loss."""
+        self._write(trainer, "running")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Say whether all steps are done."""
+        early = 0 <= trainer.global_step < trainer.max_steps
+        why = "before max_steps: trainer.max_time is over, or a callback asked for it"
+        self._write(trainer, "stopped" if early else "finished", why if early else "")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say what ended it."""
+        self._fail(trainer, exception)
+
+    def close(self, trainer: Trainer) -> None:
+        """Write them for the last time.
+
+        An error saves a checkpoint after all callbacks were told. Or it came from one of them, and this one was not.
+        """
+        error = sys.exc_info()[1]
+        if self._state == "running" and error is not None:
+            self._fail(trainer, error)
+        elif self._run is not None:
+            attempt(write_report, self._run)
+
+    def _fail(self, trainer: Trainer, error: BaseException) -> None:
+        if isinstance(error, Interrupted) and isinstance(error.code, int):
+            self._write(trainer, "stopped", f"it was told to end, by {signal.Signals(error.code - 128).name}")
+        elif isinstance(error, KeyboardInterrupt | SystemExit | SIGTERMException):
+            self._write(trainer, "stopped", "it was told to end at once")
+        else:
+            self._write(trainer, "failed", f"{type(error).__name__}: {error}"[:1000])
+
+    def _write(self, trainer: Trainer, state: Word, why: str = "") -> None:
+        if self._run is None or not trainer.is_global_zero:
+            return
+        self._state = state
+        run, record = self._run, self.record
+        total = trainer.max_steps if trainer.max_steps > 0 else None
+        now = Progress(state, why, trainer.global_step, total, record.clips, round(record.seconds, 1))
+        attempt(now.write, run)
+        attempt(write_report, run)
+
+
+def attempt(write: Callable[[Path], object], run: Path) -> None:
+    """Write something into a run folder; if that fails, say so and go on: a page is worth less than a training."""
+    try:
+        write(run)
+    except Exception as error:
+        logger.warning("the report could not be written: %s: %s", type(error).__name__, error)
