@@ -84,23 +84,25 @@ class EMA(Callback):
         """Take the average, which is in the module by now, and give it the training weights, if there are others."""
         if trainer.state.fn != "fit":
             return
+        self._aside = None  # memory for one alone
         self._aside = Average(pl_module)
         if "averaging_state" in checkpoint:
             self._updates = int(checkpoint["averaging_state"]["n_averaged"])
             load_state(trainer, pl_module, checkpoint, TRAINING)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow the weights to their device."""
-        if self._aside is not None:
+        """Begin the average, on the device; or, where a checkpoint brought it before the weights went there, follow."""
+        if self._aside is None:
+            self._aside = Average(pl_module)
+        else:
             self._aside.follow(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the average, unless a checkpoint brought it."""
-        self._aside = self._aside or Average(pl_module)
+        """Begin with a whole step."""
         self._latest_step = trainer.global_step
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Update the average after a step; several batches may make one, and one that was skipped makes no weights."""
+        """Take the new weights into the average; several batches may make a step, and one that is skipped has none."""
         if trainer.global_step == self._latest_step:
             return
         self._latest_step = trainer.global_step
@@ -109,7 +111,7 @@ class EMA(Callback):
         assert self._aside is not None
         t = self._updates
         self._aside.update(pl_module, min(self.decay, (1 + t) / (10 + t)) if t else 0.0)
-        self._updates = t + 1
+        self._updates += 1
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put the average in place."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from ..media import whole_file
 from ..power_average import decay, exponent_of
 from .average import Average, load_state, put_state, whole_state
+
+logger = logging.getLogger(__name__)
 
 AVERAGES = "averages"
 """The folder of averages in that of a run."""
@@ -67,6 +71,7 @@ class PostHocEMA(Callback):
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Take the averages from the checkpoint, if it has them."""
+        self._averages = []
         if trainer.state.fn != "fit" or STATE not in checkpoint:
             return
         if checkpoint[STATE]["stds"] != self.stds:
@@ -80,12 +85,13 @@ class PostHocEMA(Callback):
                 load_state(trainer, pl_module, checkpoint, _key(std))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Follow the weights to their device."""
+        """Begin the averages on the device; those that a checkpoint brought before the weights went there follow."""
+        self._averages = self._averages or [Average(pl_module) for _ in self.stds]
         for average in self._averages:
             average.follow(pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the averages, unless a checkpoint brought them, as if weights had never been others.
+        """After a checkpoint without averages, begin them now, as if weights had never been others.
 
         Snapshots of later steps are removed: this training is on another way from here on.
         """
@@ -98,7 +104,10 @@ class PostHocEMA(Callback):
                     file.unlink()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Update the averages after a step, which several batches may make, and write them if it is time."""
+        """Update the averages after a step, which several batches may make, and write them if it is time.
+
+        After a step that was skipped (`SkipBadSteps`) weights have been what they are for a step longer.
+        """
         if trainer.global_step == self._latest_step:
             return
         self._latest_step = trainer.global_step
@@ -132,8 +141,11 @@ class PostHocEMA(Callback):
             with average.in_place(module):
                 state = {name: tensor.contiguous() for name, tensor in whole_state(module).items()}
                 if trainer.is_global_zero:
-                    with whole_file(folder / file_name(std, trainer.global_step)) as partial:
-                        save_file(state, partial, about)
+                    try:
+                        with whole_file(folder / file_name(std, trainer.global_step)) as partial:
+                            save_file(state, partial, about)
+                    except (OSError, SafetensorError) as error:  # a full disk, say: training is worth more
+                        logger.error("step %d has no snapshot of length %g: %s", trainer.global_step, std, error)
 
 
 def _key(std: float) -> str:

@@ -46,10 +46,12 @@ def test_a_training_goes_on_on_other_devices(tmp_path, monkeypatch):
     """From two processes that share the weights to one, and back: with its averages."""
     monkeypatch.chdir(tmp_path)
     spread = ["-c", "overlays/fsdp2", "--trainer.devices", "2", "--trainer.strategy.data_parallel_size", "2"]
-    quick = ["--smoke", "--trainer.accelerator", "cpu", "--sampling", "null", "--post_hoc_ema.every_n_steps", "2"]
-    resume = ["--ckpt_path", "runs/demo"]
-    for steps, words in ((4, spread), (6, resume), (8, [*spread, *resume])):
-        result = snapvideo("fit", "-c", "demo", *words, *quick, "--trainer.max_steps", str(steps))
+    first = ["-c", "demo", "--smoke", "--trainer.accelerator", "cpu", "--trainer.val_check_interval", "2"]
+    first += ["--sampling", "null", "--post_hoc_ema.every_n_steps", "2"]
+    resume = ["--resume", "latest"]
+    alone = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
+    for steps, words in ((4, [*first, *spread]), (6, [*resume, *alone]), (8, [*resume, *spread])):
+        result = snapvideo("fit", *words, "--trainer.max_steps", str(steps))
         assert result.returncode == 0, result.stderr
         saved = torch.load("runs/demo/latest/checkpoints/last.ckpt", weights_only=True)
         assert saved["global_step"] == saved["averaging_state"]["n_averaged"] == steps

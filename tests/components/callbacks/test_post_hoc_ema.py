@@ -116,6 +116,13 @@ def test_several_batches_may_make_a_step(tmp_path):
     torch.testing.assert_close(load_file(snapshots(tmp_path)[1])["layer.weight"], closed_form(steps.weights, 0.1))
 
 
+def test_a_snapshot_that_cannot_be_written_does_not_end_training(tmp_path, caplog):
+    (tmp_path / "averages").touch()  # where the folder should be
+    model = Tiny()
+    make_trainer(tmp_path, [PostHocEMA(2, [0.1])], 4).fit(model, loader())
+    assert "step 2 has no snapshot of length 0.1" in caplog.text and "step 4" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
