@@ -56,6 +56,19 @@ def rows(data: VideoBatch, chosen: Iterable[int]) -> VideoBatch:
     return VideoBatch(captions, data.fps[chosen], data.resolution[chosen], data.video[chosen], keys)
 
 
+class Mesh:
+    """What a strategy spreads a model over."""
+
+    def __init__(self, **sizes: int):
+        self.sizes = sizes
+
+    def __getitem__(self, axis: str) -> "Mesh":
+        return Mesh(**{axis: self.sizes[axis]})
+
+    def size(self) -> int:
+        return math.prod(self.sizes.values())
+
+
 @pytest.fixture
 def logged(monkeypatch):
     values = {}
@@ -237,6 +250,13 @@ def test_a_part_that_breaks_its_contract_is_named(monkeypatch, logged):
     monkeypatch.setattr(model.conditioner, "forward", lambda *_: tokens)
     with pytest.raises(ValueError, match=r"Conditioners\.forward returned tokens \[4, 3, 16\].*\[4, 3, 24\]"):
         model.training_step(batch(), 0)
+
+
+def test_layers_are_not_split_over_devices():
+    model = small_model()
+    model._device_mesh = Mesh(data_parallel=2, tensor_parallel=2)
+    with pytest.raises(ValueError, match=r"tensor_parallel_size=2: .* data_parallel_size to the number of devices, 4"):
+        model.configure_model()
 
 
 def test_each_sample_needs_a_seed():
