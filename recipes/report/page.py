@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
-from statistics import fmean
 from xml.etree.ElementTree import Element
 
 from ...components.callbacks.bad_steps import BAD_STEPS
@@ -17,7 +16,7 @@ from ...components.media import write_bytes
 from .curves import WIDTH
 from .folder import METRICS, RunFolder, amount, mapping, read_run
 from .markup import code, document, duration, el, facts, number, short, table
-from .panels import MOST_FIGURES, MOST_POINTS, WAIT, draw, figures, not_finite, step_axis, turned_up
+from .panels import MOST_FIGURES, MOST_POINTS, WAIT, draw, figures, mean_of, not_finite, step_axis, turned_up
 from .progress import state_of
 from .sections import data_section, environment_section, recipe_section, samples_section
 
@@ -157,18 +156,19 @@ def _findings(run: RunFolder) -> Element:
         found.append(said)
     if wait := run.metrics.get("data_wait"):
         late = wait.finite.values[-max(1, len(wait) // 10) :]
-        if late and fmean(late) > WAIT:
-            said = f"data_wait: training waits for data {fmean(late):.0%} of the time, by the last {len(late):,} values"
+        if late and mean_of(late) > WAIT:
+            said = (
+                f"data_wait: training waits for data {mean_of(late):.0%} of the time, by the last {len(late):,} values"
+            )
             found.append(f"{said}; more data.num_workers may help.")
     for modality, census in run.census.items():
         share = amount(mapping(census).get("share_unusable"))
         if share:
             found.append(f"census.json: {share:.1%} of the {modality} files cannot be used; see Data.")
     if not found:
-        checked = (
-            "values that are not finite, a loss that turned up, waiting for data, files that are missing or unusable"
-        )
-        return el("p", {"class": "quiet"}, f"Nothing stands out of what this page looks for: {checked}.")
+        losses = "values that are not finite, steps that were skipped, a validation loss that turned up"
+        others = "waiting for data, files that are missing or unusable"
+        return el("p", {"class": "quiet"}, f"Nothing stands out of what this page looks for: {losses}, {others}.")
     items = [el("li", {}, text) for text in found]
     return el("section", {"class": "findings"}, el("h2", {}, "What stands out"), el("ul", {}, *items))
 

@@ -54,7 +54,8 @@ PANELS = (
         "Training loss",
         "train/loss",
         "Each thin point is one batch, with its own noise levels and clips, so it jumps; the thick mean tells the "
-        "trend. Healthy: a steep fall, then a slow one. Not: a rise that stays, or a cross above.",
+        "trend. Healthy: a steep fall, then a slow one. Not: a rise that stays, or crosses above: values that are not "
+        "finite, of steps that were skipped.",
         log=True,
         smooth=True,
     ),
@@ -91,8 +92,8 @@ PANELS = (
     Panel(
         "Gradient norm",
         r"train/grad_norm\w*",
-        "Healthy: a level with single spikes. A level that climbs, or a cross above, comes before a training that "
-        "diverges: lower the learning rate.",
+        "Of all gradients, before clipping. Healthy: a level with single spikes. A level that climbs, or crosses "
+        "above, comes before a training that diverges: lower the learning rate.",
         log=True,
         smooth=True,
     ),
@@ -228,8 +229,13 @@ def moving_mean(curve: Curve, most: int) -> tuple[Curve, int]:
     means = []
     for place in places:
         finite = [value for value in curve.values[max(0, place + 1 - width) : place + 1] if math.isfinite(value)]
-        means.append(math.fsum(finite) / len(finite) if math.isfinite(curve.values[place]) else math.nan)
+        means.append(mean_of(finite) if math.isfinite(curve.values[place]) else math.nan)
     return Curve([curve.steps[place] for place in places], means), width
+
+
+def mean_of(values: Sequence[float]) -> float:
+    """The mean of finite values, however large."""
+    return math.fsum(value / len(values) for value in values)
 
 
 def shown(value: float, unit: str) -> str:
@@ -259,7 +265,7 @@ def turned_up(curve: Curve) -> str | None:
     if len(finite) < 4:
         return None
     best = min(range(len(finite)), key=finite.__getitem__)
-    if best > len(finite) - 4 or finite[-1] < 1.02 * finite[best]:
+    if best > len(finite) - 4 or not 0 < 1.02 * finite[best] < finite[-1]:
         return None
     where = f"{number(finite[best])} at step {curve.finite.steps[best]:,}"
     above = finite[-1] / finite[best] - 1

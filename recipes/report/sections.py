@@ -123,6 +123,14 @@ def _modality(modality: str, census: Mapping[str, Any], steps: int) -> Iterator[
     sources = [_source(mapping(source), steps) for source in (found if isinstance(found, list) else [])]
     if sources:
         yield table(("source", "samples", "share", "steps for all", "times seen"), sources, "Sources", limit=40)
+    buckets = [
+        (short(size), number(of.get("samples")), _percent(of.get("share_of_steps")), number(of.get("steps_per_pass")))
+        for size, of in ((size, mapping(of)) for size, of in mapping(census.get("buckets")).items())
+    ]
+    if buckets:
+        yield table(
+            ("frames x height x width", "samples", "share of steps", "steps for all"), buckets, "Buckets", limit=40
+        )
     spread = sorted(mapping(census.get("spread")).items(), key=lambda item: _place(item[0]))
     quantiles = [
         (SPREAD.get(name, short(name)), *(number(mapping(values).get(q)) for q in QUANTILES)) for name, values in spread

@@ -22,7 +22,7 @@ from snapvideo.recipes.report import make_page, read_run, watch, write_report
 from snapvideo.recipes.report.curves import Axis, round_values, thin, trace, value_axis
 from snapvideo.recipes.report.folder import Curve
 from snapvideo.recipes.report.markup import duration, number
-from snapvideo.recipes.report.panels import moving_mean
+from snapvideo.recipes.report.panels import moving_mean, turned_up
 from snapvideo.recipes.report.progress import state_of
 
 from .conftest import call
@@ -240,7 +240,7 @@ def test_extreme_values_have_a_figure(tmp_path):
     assert never_finite.readings["train/loss"] == "∞"
     huge = page_of(write_run(tmp_path / "b", rows_of([(10, 5e-324), (20, 1e308)])))
     assert huge.readings["train/loss"] == "1e308"
-    signed = page_of(write_run(tmp_path / "c", rows_of([(10, -1e308), (20, 1e308), (30, 0.0)])))
+    signed = page_of(write_run(tmp_path / "c", rows_of([(i, -1e308) for i in range(9)] + [(20, 1e308), (30, 0.0)])))
     assert signed.readings["train/loss"] == "0"
 
 
@@ -251,6 +251,7 @@ def test_findings(tmp_path):
     assert "val/loss was lowest, 0.5 at step 50, and is 1.5 now, 200% above that." in page.words
     assert "waits for data 35% of the time" in page.words
     assert "12.5% of the video files cannot be used" in page.words
+    assert turned_up(Curve(range(5), [1.0, 0.0, 1.0, 1.0, 1.0])) is None  # not by any share
     falling = rows_of([(step, 1 / step) for step in range(10, 101, 10)], "val/loss")
     whole = write_run(tmp_path / "other", falling, census={"video": {}}, env={"command": "x"})
     assert "Nothing stands out" in page_of(whole).words
