@@ -85,7 +85,7 @@ class PostHocEMA(Callback):
                 load_state(trainer, pl_module, checkpoint, _key(std))
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin the averages on the device; those that a checkpoint brought before the weights went there follow."""
+        """Begin the averages, on the device; or follow there, if a checkpoint brought them."""
         self._averages = self._averages or [Average(pl_module) for _ in self.stds]
         for average in self._averages:
             average.follow(pl_module)

@@ -193,7 +193,7 @@ def test_a_training_goes_on_on_other_devices(tmp_path, monkeypatch):
     spread = ["-c", "overlays/fsdp2", "--trainer.devices", "2", "--trainer.strategy.data_parallel_size", "2"]
     first = ["-c", "demo", "--smoke", "--trainer.accelerator", "cpu", "--trainer.val_check_interval", "2"]
     first += ["--sampling", "null", "--post_hoc_ema.every_n_steps", "2"]
-    resume = ["--resume", "latest"]
+    resume = ["--resume", "runs/demo"]
     alone = ["--trainer.devices", "1", "--trainer.strategy", "auto"]
     for steps, words in ((4, [*first, *spread]), (6, [*resume, *alone]), (8, [*resume, *spread])):
         result = snapvideo("fit", *words, "--trainer.max_steps", str(steps))
