@@ -44,6 +44,7 @@ class Plan:
         ema: Memory for averaged weights.
         update: The most that the optimizer's step needs beside these.
         largest_block: Weights of the largest block, which FSDP gathers.
+        outside_blocks: Weights of no block, which FSDP gathers for a whole step.
         activations: The most that a training step needs beside all these, with the first clip of a batch,
         activations_per_clip: and with each further one.
         batch_size: Clips per device and batch.
@@ -59,6 +60,7 @@ class Plan:
     ema: int
     update: int
     largest_block: int
+    outside_blocks: int
     activations: int
     activations_per_clip: int
     batch_size: int
@@ -66,7 +68,8 @@ class Plan:
     def peak(self, batch_size: int, shards: int = 1) -> int:
         """Peak memory of a device: in the backward pass or in the optimizer's step.
 
-        With several devices, a block's weights, the next one's and the gradients of one are there as a whole.
+        With several devices, the weights of a block and of the next one are there as a whole, the gradients of one, and
+        those of the one before on their way to the other devices (torch's `fully_shard`).
 
         Args:
             batch_size: Clips per device.
@@ -88,10 +91,10 @@ class Plan:
 
     def _gathered(self, shards: int) -> int:
         """Bytes of a device for weights and gradients that it shares with others, where they are there as a whole."""
-        return 0 if shards == 1 else 3 * self.largest_block
+        return 0 if shards == 1 else 4 * self.largest_block + 2 * self.outside_blocks
 
     def as_dict(self) -> dict[str, int]:
-        """All figures by name, and ``peak`` at the recipe's batch size."""
+        """All figures by name, and ``peak`` at the recipe's batch size on a device that holds all of the model."""
         return asdict(self) | {"peak": self.peak(self.batch_size)}
 
 
@@ -114,6 +117,7 @@ def make_plan(
     weights = _bytes([*model.parameters(), *model.buffers()])
     gradients = _bytes(p for p in model.parameters() if p.requires_grad)
     states, update = optimizer_memory(model.optimizer)
+    in_blocks = [_bytes(block.parameters()) for block in blocks(model)]
     one, two = (_activations(model, count, mixed) for count in (1, 2))
     return Plan(
         parameters=_count(model) - sum(_count(part) for part in model.modules() if isinstance(part, NullToken)),
@@ -125,7 +129,8 @@ def make_plan(
         optimizer=round(gradients * states),
         ema=weights * averages,
         update=round(gradients * update),
-        largest_block=max((_bytes(block.parameters()) for block in blocks(model)), default=0),
+        largest_block=max(in_blocks, default=0),
+        outside_blocks=_bytes(model.parameters()) - sum(in_blocks),
         activations=one,
         activations_per_clip=max(two - one, 1),
         batch_size=batch_size,

@@ -60,7 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("names", metavar="NAME", nargs="+", help="a recipe, and overlays on it")
     check.add_argument("--batch-size", type=int, metavar="N", help="clips per device (the recipe's)")
     check.add_argument("--memory", type=float, metavar="GB", help="memory of a card; default: some usual ones")
-    check.add_argument("--devices", type=int, default=8, metavar="N", help="cards that share a model with FSDP (8)")
+    what = "cards that share a model with FSDP2; several numbers: a column for each (8 64)"
+    check.add_argument("--devices", type=int, nargs="+", default=[8, 64], metavar="N", help=what)
     check.add_argument("--json", action="store_true", help="print figures for programs, in bytes and FLOPs")
     diff = actions.add_parser("diff", help="the settings in which two recipes differ, defaults included")
     diff.add_argument("one", metavar="NAME", help="as demo, or demo+overlays/ddpm")
@@ -84,9 +85,10 @@ def _check(options: argparse.Namespace, settings: list[str]) -> None:
     from ..plan import make_plan
     from ..run import build_model
 
-    for name, value in (("--batch-size", options.batch_size), ("--devices", options.devices)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} {value}: it must be at least 1")
+    for name, values in (("--batch-size", [options.batch_size]), ("--devices", options.devices)):
+        for value in values:
+            if value is not None and value < 1:
+                raise UserError(f"{name} {value}: it must be at least 1")
     config = settings_of(options.names, settings)
     data = (config.get("data") or {}).get("init_args") or {}
     post_hoc = (config.get("post_hoc_ema") or {}).get("init_args") or {}
@@ -99,13 +101,14 @@ def _check(options: argparse.Namespace, settings: list[str]) -> None:
     )
     if options.json:
         about = {"recipe": "+".join(options.names), "precision": config["trainer"]["precision"]}
-        print(json.dumps(about | plan.as_dict(), indent=1))
+        shared = {str(devices): plan.peak(plan.batch_size, devices) for devices in options.devices}
+        print(json.dumps(about | plan.as_dict() | {"peak_shared": shared}, indent=1))
         return
     cards = CARDS if options.memory is None else (options.memory,)
     print(_report(plan, config["trainer"]["precision"], cards, options.devices))
 
 
-def _report(plan: Plan, precision: str, cards: tuple[float, ...], devices: int) -> str:
+def _report(plan: Plan, precision: str, cards: tuple[float, ...], devices: Sequence[int]) -> str:
     """The plan for people."""
     memory = {
         "weights": plan.weights,
@@ -114,19 +117,27 @@ def _report(plan: Plan, precision: str, cards: tuple[float, ...], devices: int) 
         "averaged weights": plan.ema,
         "optimizer's step": plan.update,
         f"activations, {plan.batch_size} clips": plan.activations + plan.activations_per_clip * (plan.batch_size - 1),
-        "peak": plan.peak(plan.batch_size),
     }
+    shards = (1, *devices)
+    columns = ["whole model", *(f"FSDP2, {number} cards" for number in devices)]
+
+    def row(name: str, values: Sequence[object]) -> str:
+        return f"  {name:10}" + "".join(f"{value!s:>18}" for value in values)
+
     lines = [
         f"parameters     {plan.parameters / 1e6:,.1f}M, {plan.parameters_backbone / 1e6:,.1f}M of them in the backbone",
         f"FLOPs per clip {plan.flops_forward / 1e12:,.3f} TFLOP evaluation, {plan.flops_train / 1e12:,.3f} training",
         f"memory         GB per device, {precision}, a frozen text encoder not counted",
         *(f"  {name:24}{size / 1e9:10,.2f}" for name, size in memory.items()),
+        f"peak           GB per device, {plan.batch_size} clips",
+        row("", columns),
+        row("", [f"{plan.peak(plan.batch_size, number) / 1e9:,.2f}" for number in shards]),
         f"largest batch  clips per device, {RESERVED:.0%} of the memory left free",
-        f"  {'card':10}{'whole model':>14}{f'FSDP, {devices} cards':>18}",
+        row("card", columns),
     ]
     for card in cards:
-        counts = [plan.largest_batch(card * 1e9 * (1 - RESERVED), shards) or "-" for shards in (1, devices)]
-        lines.append(f"  {f'{card:g} GB':10}{counts[0]:>14}{counts[1]:>18}")
+        room = card * 1e9 * (1 - RESERVED)
+        lines.append(row(f"{card:g} GB", [plan.largest_batch(room, number) or "-" for number in shards]))
     return "\n".join(lines)
 
 

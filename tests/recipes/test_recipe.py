@@ -41,6 +41,23 @@ def test_the_papers_models_have_the_papers_sizes(name, parameters, forward, trai
     assert found["flops_train"] == pytest.approx(train * 1e12, rel=0.01)
 
 
+def test_the_large_model_on_8_and_64_cards():
+    """Of each parameter: 4 bytes of weight, of gradient and of average, 8 of LAMB's means."""
+    found, width, latent = plan("snap_video_3.9b"), 1024, 3072
+    feed_forward = {dim: 8 * dim**2 + 6 * dim for dim in (width, latent)}
+    cross = (
+        2 * width * (width + latent) + width + latent
+    )  # queries, keys, values and output are as wide as the narrower
+    block = 2 * (cross + feed_forward[latent]) + 4 * (4 * latent**2 + latent + feed_forward[latent])
+    block += cross + feed_forward[width]
+    assert found["largest_block"] == 4 * block
+    assert found["outside_blocks"] == 4 * (found["parameters_backbone"] - 6 * block)
+    step = found["activations"] + 7 * found["activations_per_clip"]  # 4 videos and 4 images
+    for cards in (8, 64):
+        expected = 20 * found["parameters"] / cards + step + 4 * 4 * block + 2 * found["outside_blocks"]
+        assert found["peak_shared"][str(cards)] == pytest.approx(expected, rel=1e-3)
+
+
 def test_the_upsamplers_plan():
     found = plan("snap_video_3.9b_upsampler")
     low_resolution = 48 * 1024 + 257 * 4096 + 4097 * 1024  # what it will read the first stage's video with
@@ -96,17 +113,22 @@ def test_every_overlay_goes_on_its_recipe(overlay):
 
 
 def test_a_plan_says_what_fits():
-    result = call("recipe", "check", "fit_s", "--memory", "10", "--devices", "4")
+    result = call("recipe", "check", "fit_s", "--memory", "10", "--devices", "4", "16")
     assert result.code == 0, result.err
-    whole, shared = result.out.splitlines()[-1].split()[-2:]
-    assert 1 < int(whole) < int(shared)
+    *_, peaks, _, head, row = (line.split() for line in result.out.splitlines())
+    assert head == "card whole model FSDP2, 4 cards FSDP2, 16 cards".split()
+    whole, few, many = map(int, row[2:])
+    assert 1 < whole < few <= many
+    found = plan("fit_s", "--devices", "4", "16")
+    expected = [found["peak"], *found["peak_shared"].values()]
+    assert [float(peak) for peak in peaks] == pytest.approx([peak / 1e9 for peak in expected], abs=0.005)
 
 
 @pytest.mark.parametrize("update", [0, 500])
 @pytest.mark.parametrize("shards", [1, 4])
 def test_the_largest_batch_is_the_largest_that_fits(update, shards):
     """Also where the optimizer's step needs more memory than the activations of some clips."""
-    found = Plan(10, 10, 1, 1, 40, 40, 80, 40, update, 7, 30, 25, 1)
+    found = Plan(10, 10, 1, 1, 40, 40, 80, 40, update, 5, 2, 30, 25, 1)
     for memory in (100, 300, 800):
         count = found.largest_batch(memory, shards)
         assert found.peak(count + 1, shards) > memory
@@ -147,6 +169,7 @@ def test_diff_shows_what_differs():
         ("check demmo", ["Did you mean 'demo'?"]),
         ("check demo --model.backbone.chanels 3", ["'chanels'", "Did you mean 'channels'?"]),
         ("check demo --batch-size 0", ["--batch-size 0"]),
+        ("check demo --devices 8 0", ["--devices 0"]),
         ("check folders --model.backbone.group [8,3,3]", ["model.backbone", "group"]),
         ("diff demo nothing", ["nothing"]),
         ("ls --all", ["--all"]),
