@@ -26,6 +26,9 @@ EXACT = [
 """Dropout is drawn by each rank for itself; without a warm-up the first steps are not too small to tell."""
 
 
+ACCUMULATE = "--trainer.accumulate_grad_batches=2"
+
+
 def run(*words: object, **environment: str) -> subprocess.CompletedProcess:
     words = [sys.executable, *map(str, words)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"} | environment
@@ -76,9 +79,9 @@ def assert_same(one: Path, other: Path) -> None:
     [
         ("demo", "ddp", []),
         pytest.param("demo", "fsdp2", [], marks=pytest.mark.slow),
-        pytest.param("folders", "ddp", ["--trainer.accumulate_grad_batches=2"], marks=pytest.mark.slow),
-        pytest.param("folders", "fsdp2", ["--model.optimizer=LAMB"], marks=pytest.mark.slow),
-        pytest.param("folders", "ddp", ["--model.optimizer=LAMB"], marks=pytest.mark.slow),
+        pytest.param("folders", "ddp", ["--model.optimizer=LAMB", ACCUMULATE], marks=pytest.mark.slow),
+        pytest.param("folders", "fsdp2", ["--model.optimizer=LAMB", ACCUMULATE], marks=pytest.mark.slow),
+        pytest.param("folders", "fsdp2", ["--model.optimizer=LAMB", "--model.compile=true"], marks=pytest.mark.slow),
     ],
 )
 def test_two_processes_reach_the_weights_of_one(recipe, devices, words, tmp_path, monkeypatch):
