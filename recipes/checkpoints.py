@@ -127,9 +127,10 @@ class Checkpoint(CheckpointCallback):
         alone = trainer.world_size == 1 or isinstance(exception, Interrupted)
         if self._saved_step >= 0 and alone and not self._stepping:
             self._save(trainer)
+        self._signals.release()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give signals back."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give signals back; in `teardown` Lightning's handlers are gone already, and would come back."""
         self._signals.release()
 
     def _save(self, trainer: Trainer) -> OSError | None:
