@@ -15,7 +15,7 @@ from .conftest import call
 PARTS = '''
 import torch
 from lightning.pytorch import Callback
-from snapvideo.components import EDM
+from snapvideo.components import EDM, EMA
 
 
 class Poisoned(EDM):
@@ -43,10 +43,13 @@ class States(Callback):
     """Writes before every batch, counted from 0, all that training changes, and the keys of the batch."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        averages = [callback._average_model for callback in trainer.callbacks if hasattr(callback, "_average_model")]
+        average = {}
+        for ema in (callback for callback in trainer.callbacks if isinstance(callback, EMA)):
+            with ema.averaged(pl_module):
+                average = {name: tensor.clone() for name, tensor in pl_module.state_dict().items()}
         state = {
             "weights": pl_module.state_dict(),
-            "average": averages[0].state_dict() if averages else {},
+            "average": average,
             "optimizer": trainer.optimizers[0].state_dict()["state"],
             "schedule": trainer.lr_scheduler_configs[0].scheduler.last_epoch,
             "step": trainer.global_step,
