@@ -99,6 +99,8 @@ def _knobs(work: str, grid: bool, config: Mapping[str, Any], device: torch.devic
         knobs.append("--trainer.limit_val_batches 0 (no validation)")
     if _part(config["model"], "backbone").get("activation_checkpointing") is False:
         knobs.append("--model.backbone.activation_checkpointing true (slower by about a third)")
+    if config.get("post_hoc_ema"):
+        knobs.append("--post_hoc_ema null (no averages to choose later)")
     if config.get("ema"):
         knobs.append("--ema null (no averaged weights)")
     sharded = str((trainer["strategy"] or {}).get("class_path", "")) if isinstance(trainer["strategy"], dict) else ""
