@@ -28,8 +28,8 @@ SIGNS = {"running": "▶", "finished": "✓", "stopped": "■", "failed": "✕",
 READING = (
     "Look at samples first. A falling loss does not say that they are good, and a flat one not that they are bad.",
     "Steps are optimizer steps done. A row of metrics.csv that says step 39 is about the 40th.",
-    "Losses can be compared within a run, and between runs of the same framework on the same data. With another "
-    "sigma_in, sigma_data or framework the loss has another weight, and the same number means something else.",
+    "Losses can be compared within a run, and between runs on the same data whose frameworks have the same settings. "
+    "With another sigma_in, sigma_data or distribution of noise levels the same number means something else.",
     "Noise bands are fifths of the training levels, equally likely. Levels that are hardly trained are in none: if all "
     "bands fall while samples ignore their captions, or their parts ignore each other, train at higher levels "
     "(P_mean, sigma_in).",
