@@ -122,12 +122,13 @@ class Checkpoint(CheckpointCallback):
 
         What has diverged is not.
         """
-        if isinstance(exception, Diverged):
-            return
         alone = trainer.world_size == 1 or isinstance(exception, Interrupted)
-        if self._saved_step >= 0 and alone and not self._stepping:
-            self._save(trainer)
-        self._signals.release()
+        good = self._saved_step >= 0 and not self._stepping and not isinstance(exception, Diverged)
+        try:
+            if good and alone:
+                self._save(trainer)
+        finally:
+            self._signals.release()
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Give signals back; in `teardown` Lightning's handlers are gone already, and would come back."""
