@@ -137,8 +137,8 @@ def test_the_largest_batch_is_the_largest_that_fits(update, shards):
 
 
 def test_devices_share_averages_too():
-    found = Plan(10, 10, 1, 1, 40, 40, 80, 400, 0, 7, 30, 25, 1)
-    assert found.peak(1) - found.peak(1, 4) == pytest.approx(560 * 3 / 4 - 3 * 7, abs=1)
+    found = Plan(10, 10, 1, 1, 40, 40, 80, 400, 0, 7, 3, 30, 25, 1)
+    assert found.peak(1) - found.peak(1, 4) == pytest.approx(560 * 3 / 4 - (4 * 7 + 2 * 3), abs=1)
 
 
 def test_checkpointing_saves_activations():
