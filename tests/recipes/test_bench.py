@@ -14,7 +14,7 @@ from .conftest import call
 @pytest.fixture
 def recipes(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(bench.PRODUCT_SIZE, "cpu", 128)  # in bf16 a large one takes minutes where a CPU only emulates it
+    monkeypatch.setitem(bench.PRODUCT_SIZE, "cpu", 128)  # where a CPU emulates bf16, a large product takes minutes
     for name, kind in (("fit", "FIT"), ("unet", "UNet")):
         text = SMOKE_BACKBONES[kind].read_text() + "      dim_condition: 32\n"
         text += "  conditioner:" + SMOKE_TEXT.read_text().partition("  conditioner:")[2]
