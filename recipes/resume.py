@@ -14,7 +14,7 @@ from .differences import Difference, differences, table
 from .errors import UserError
 from .record import read_environment
 from .run import find_run, newest_checkpoint, read_checkpoint, read_config
-from .shipped import CONFIG, ENVIRONMENT, LATEST, RUNS, recipe_name
+from .shipped import CONFIG, ENVIRONMENT, LATEST, OVERLAYS, RUNS, recipe_name
 
 NETWORK = ("model.backbone", "model.conditioner")
 """What weights belong to: at a resume it must be what it was."""
@@ -91,8 +91,8 @@ def find_resumption(name: str, recipes: list[Path], runs: Path = RUNS) -> Resump
 
 
 def _latest(recipes: list[Path], runs: Path) -> Path:
-    """The run that began last: of the first recipe, or of all."""
-    of = recipe_name(recipes[0]) if recipes else "*"
+    """The run that began last: of the first recipe that is no overlay, or of all."""
+    of = next((recipe_name(recipe) for recipe in recipes if recipe.parent.name != OVERLAYS), "*")
     links = [link for link in runs.glob(f"{of}/{LATEST}") if link.is_dir()]
     if not links:
         raise UserError(f"--resume {LATEST}: there is no run in {runs / of}")

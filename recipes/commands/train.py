@@ -97,7 +97,7 @@ def _fit(
         Training(args, resumption.run, command, resumption).fit()
         return
     label = options.name or ("smoke" if options.smoke else secrets.token_hex(2))
-    named = [*recipes, *before]
+    named = [*before, *recipes]
     folder = runs / (recipe_name(named[0]) if named else "none") / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
     init_from = None
     if options.init_from:

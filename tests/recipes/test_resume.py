@@ -182,7 +182,10 @@ def test_a_checkpoint_begins_a_new_run(run, tmp_path):
 def test_latest_is_the_latest_run_of_the_recipe_or_of_all(run, monkeypatch):
     monkeypatch.chdir(run.parents[2])
     call("fit", "--resume", run, "--trainer.max_steps=21", "--sampling=null", "--trainer.limit_val_batches=0")
-    for words in (["--resume", "latest"], ["--resume", "latest", "-c", "runs/demo/latest"]):
+    for words in (
+        ["--resume", "latest"],
+        *(["--resume", "latest", "-c", of] for of in ("runs/demo/latest", "overlays/bf16")),
+    ):
         result = call("fit", *words)
         assert result.code == 0, result.err
         assert "nothing is left to train" in result.out and str(run.resolve()) in result.out
