@@ -186,7 +186,8 @@ def _begin(out: Path, plan: Plan) -> None:
         if _read_json(marker).get("plan") != plan.hash:
             raise ValueError(f"{out} is of other files or another shard size: choose a new folder or empty this one")
         return
-    foreign = [path.name for path in out.iterdir()] if out.exists() else []
+    names = [path.name for path in out.iterdir()] if out.exists() else []
+    foreign = [name for name in names if not name.startswith(f".{_MARKER}.")]  # that one began here and was killed
     if foreign:
         raise ValueError(f"{out} holds {min(foreign)}, which is not of this packing: choose a new folder")
     out.mkdir(parents=True, exist_ok=True)
@@ -202,7 +203,7 @@ def _write_shard(number: int) -> int:
     """Write a shard; how many files were tried."""
     plan, out = _shared["plan"], _shared["out"]
     path = out / plan.name(number)
-    for stale in out.glob(f".{path.name}.*.tmp"):
+    for stale in out.glob(f".*{path.stem}.*.tmp"):  # of the shard, its index, the headers in it and its description
         stale.unlink(missing_ok=True)
     samples, skipped, headers = [], [], dict[str, Header]()
     with (

@@ -201,6 +201,21 @@ def test_killed_and_gone_on_with(media, tmp_path):
     assert not list(out.glob(".*.tmp"))
 
 
+@pytest.mark.parametrize(
+    "name", ["shard-000000.tar", "shard-000000.json", ".shard-000000.tar.index.json", ".shard-000000.tar.headers.json"]
+)
+def test_what_a_kill_left_half_written_goes(files, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "..plan.json.0123456789ab.tmp").touch()  # killed as it began
+    pack(files, out, size=10**9)
+    (out / "shard-000000.json").unlink()
+    (out / f".{name}.0123456789ab.tmp").touch()  # killed in the shard
+    pack(files, out, size=10**9)
+    assert [path.name for path in out.glob(".*.tmp")] == ["..plan.json.0123456789ab.tmp"]
+    assert (out / "shard-000000.json").exists()
+
+
 def test_real_files_of_every_codec_give_the_same_clips(real_data, tmp_path):
     """From shards as from the folder; names with dots are others in shards."""
     assert pack(real_data, tmp_path / "out", size=2_000_000)["skipped"] == {}
