@@ -2,7 +2,7 @@
 
 from .backbones import FIT, UNet
 from .callbacks import EMA, PostHocEMA, SampleGrid
-from .conditioning import ByteText, Conditioners, FrameRate, Resolution, Text
+from .conditioning import ByteText, Conditioners, FrameRate, LowResolution, Resolution, Text
 from .frameworks import DDPM, EDM, FlowMatching
 from .optimizers import LAMB, WarmupCosine
 from .sampling import (
@@ -40,6 +40,7 @@ __all__ = [
     "FrameRate",
     "Heun",
     "LinearLevels",
+    "LowResolution",
     "Oscillating",
     "PostHocEMA",
     "Resolution",

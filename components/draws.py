@@ -1,7 +1,8 @@
-"""What training draws at random: a sample gets the same whatever rank holds it."""
+"""What training and validation draw at random: a sample gets the same whatever rank holds it."""
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 
@@ -74,12 +75,12 @@ class Draws:
         most = sum(math.ceil(share * size) for size in self._sizes)
         return chosen, chosen.argsort(descending=True, stable=True)[:most]
 
-    def noise(self, shape: Sequence[int]) -> Tensor:
-        """Standard normal noise ``[B, *shape]``, each sample's from a seed of its own."""
+    def noise(self, shape: Sequence[int], stream: int = 0) -> Tensor:
+        """Standard normal noise ``[B, *shape]``, each sample's from a seed of its own; another stream, other noise."""
         noise = torch.empty(len(self.places), *shape, device=self._device)
         generator = torch.Generator(self._device)
         for row, place in zip(noise, self.places, strict=True):
-            row.normal_(generator=generator.manual_seed((self._seed + 1 + place) % 2**64))
+            row.normal_(generator=generator.manual_seed((self._seed + 1 + place + (stream << 32)) % 2**64))
         return noise
 
     def _uniform(self, count: int) -> Tensor:
@@ -89,3 +90,29 @@ class Draws:
         """This rank's of the values of all samples, on the device; in float32, since not every device has float64."""
         own = values[torch.tensor(self.places, device="cpu")]
         return (own if own.dtype == torch.bool else own.float()).to(self._device, non_blocking=True)
+
+
+class KeyDraws:
+    """The random draws of validation: those of a sample depend on its key alone, not on batches, ranks or steps.
+
+    Args:
+        keys: Of the samples, B.
+        device: Where the draws are wanted.
+    """
+
+    def __init__(self, keys: Sequence[str], device: torch.device | str = "cpu") -> None:
+        self._keys, self._device = keys, device
+
+    def uniform(self) -> Tensor:
+        """A number in 0..1 for each sample ``[B]``."""
+        return torch.cat([torch.rand(1, generator=self._generator(key, 1)) for key in self._keys]).to(self._device)
+
+    def noise(self, shape: Sequence[int], stream: int = 0) -> Tensor:
+        """Standard normal noise ``[B, *shape]``; another stream is other noise."""
+        rows = [torch.randn(*shape, generator=self._generator(key, 2 * stream)) for key in self._keys]
+        return torch.stack(rows).to(self._device)
+
+    @staticmethod
+    def _generator(key: str, stream: int) -> torch.Generator:
+        digest = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
+        return torch.Generator().manual_seed((int.from_bytes(digest[:8]) + stream) % 2**64)

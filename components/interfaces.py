@@ -21,7 +21,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 from torch.nn.functional import pad
 
-from .draws import Draws
+from .draws import Draws, KeyDraws
 
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A network alone: (scaled noisy video ``[B, C, T, H, W]``, c_noise ``[B]``) -> raw prediction of the same shape."""
@@ -66,8 +66,30 @@ class VideoShape:
         return f"{self.num_frames}x{self.height}x{self.width}"
 
 
+class _Tensors:
+    """A dataclass that moves with the tensors that it holds."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same with its tensors on `device`."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same in page-locked memory (called by the DataLoader)."""
+        return self._map(Tensor.pin_memory)
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """The same with `change` of each tensor, also of those inside."""
+        changed: dict[str, Any] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, _Tensors):
+                changed[name] = value._map(change)
+            elif isinstance(value, Tensor):
+                changed[name] = change(value)
+        return replace(self, **changed)  # type: ignore[type-var]  # those that inherit are dataclasses
+
+
 @dataclass
-class Prompt:
+class Prompt(_Tensors):
     """All that a video can be asked to be: what a `Conditioner` sees.
 
     Args:
@@ -75,26 +97,36 @@ class Prompt:
         fps: Frames per second ``[B]``; infinite for images, which are videos of equal frames (paper, 3.3).
         resolution: Height and width in pixels of the original, before resizing ``[B, 2]``.
         embeddings: What the text encoder makes of the captions, where the data brings it along; None: it doesn't.
+        low_res: What an upsampler is to enlarge; None: nothing.
     """
 
     captions: list[str]
     fps: Tensor
     resolution: Tensor
     embeddings: Condition | None = field(default=None, kw_only=True)
+    low_res: LowRes | None = field(default=None, kw_only=True)
 
     def __len__(self) -> int:
         return len(self.captions)
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same batch with its tensors on `device`."""
-        return replace(self, **{k: v.to(device, non_blocking=non_blocking) for k, v in self._tensors().items()})
 
-    def pin_memory(self) -> Self:
-        """The same batch in page-locked memory (called by the DataLoader)."""
-        return replace(self, **{k: v.pin_memory() for k, v in self._tensors().items()})
+@dataclass
+class LowRes(_Tensors):
+    """Low-resolution videos, with noise on them, so that an upsampler does not trust them to the pixel (paper, 3.4).
 
-    def _tensors(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor | Condition)}
+    Args:
+        video: ``[B, C, T, h, w]``: ``sqrt(1 - level^2) * clean + level * noise``.
+        level: Noise level ``[B]``, 0 (clean) to 1 (noise alone).
+    """
+
+    video: Tensor
+    level: Tensor
+
+    @staticmethod
+    def corrupt(clean: Tensor, level: Tensor, noise: Tensor) -> LowRes:
+        """Put standard normal noise ``[B, C, T, h, w]`` of a level ``[B]`` on clean videos of the same shape."""
+        a = level.view(-1, 1, 1, 1, 1)
+        return LowRes((1 - a**2).sqrt() * clean + a * noise, level)
 
 
 @dataclass
@@ -157,36 +189,39 @@ class VideoBatch(Prompt):
 
 
 @dataclass
-class Condition:
-    """Conditioning tokens for a backbone.
+class Condition(_Tensors):
+    """What a backbone is conditioned on.
 
     Args:
         tokens: ``[B, S, D]``.
         mask: ``[B, S]`` bool; False where a token must not be attended to (padding).
+        video: Pixels that the backbone sees beside the noisy video's, enlarged to its size ``[B, C', T, h, w]``; None:
+            there are none.
     """
 
     tokens: Tensor
     mask: Tensor
+    video: Tensor | None = None
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Condition:
-        """The same tokens on `device`."""
-        return Condition(*(t.to(device, non_blocking=non_blocking) for t in (self.tokens, self.mask)))
-
-    def pin_memory(self) -> Condition:
-        """The same tokens in page-locked memory."""
-        return Condition(self.tokens.pin_memory(), self.mask.pin_memory())
+    def __getitem__(self, rows: Tensor) -> Self:
+        """That of the samples `rows` ``[M]`` alone."""
+        return self._map(lambda tensor: tensor[rows])
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:
-        """All tokens of the parts, side by side."""
-        return Condition(torch.cat([p.tokens for p in parts], dim=1), torch.cat([p.mask for p in parts], dim=1))
+        """All tokens of the parts, side by side; videos as channels of one."""
+        videos = [p.video for p in parts if p.video is not None]
+        tokens, mask = torch.cat([p.tokens for p in parts], dim=1), torch.cat([p.mask for p in parts], dim=1)
+        return Condition(tokens, mask, torch.cat(videos, dim=1) if videos else None)
 
     @staticmethod
     def stack(parts: Sequence[Condition]) -> Condition:
-        """The parts as one batch, one after the other; shorter ones are padded."""
+        """The parts as one batch, one after the other; tokens of shorter ones are padded."""
         length = max(part.mask.shape[1] for part in parts)
         tokens = [pad(part.tokens, (0, 0, 0, length - part.mask.shape[1])) for part in parts]
-        return Condition(torch.cat(tokens), torch.cat([pad(p.mask, (0, length - p.mask.shape[1])) for p in parts]))
+        mask = torch.cat([pad(p.mask, (0, length - p.mask.shape[1])) for p in parts])
+        videos = [p.video for p in parts if p.video is not None]
+        return Condition(torch.cat(tokens), mask, torch.cat(videos) if videos else None)
 
 
 class Backbone(LightningModule, ABC):
@@ -195,10 +230,12 @@ class Backbone(LightningModule, ABC):
     Attributes:
         shape: The size of the videos that it takes and predicts.
         dim_condition: Width D of the conditioning tokens that it reads.
+        condition_channels: Channels of the video that it is conditioned on beside them; 0: none.
     """
 
     shape: VideoShape
     dim_condition: int
+    condition_channels: int = 0
 
     def check_shape(self, shape: VideoShape) -> None:
         """Refuse videos of another size than it takes; a backbone that takes more than `shape` overrides it.
@@ -222,6 +259,15 @@ class Backbone(LightningModule, ABC):
         Returns:
             The prediction ``[B, C, T, H, W]`` and the state for the next evaluation.
         """
+
+    def fit_weights(self, weights: dict[str, Tensor], source: Backbone) -> dict[str, Tensor]:
+        """Weights of another backbone by name, made to fit this one where that can be done; the rest as they are.
+
+        Args:
+            weights: Those of `source`.
+            source: The other backbone, maybe without weights in memory (on the meta device).
+        """
+        return weights
 
     def prepare(self, condition: Condition) -> Condition:
         """What `forward` may be given in place of `condition` while sampling; called once per sample.
@@ -278,9 +324,20 @@ class Conditioner(LightningModule, ABC):
 
     Attributes:
         dim: Width D of its tokens.
+        video_channels: Channels of the video that it gives beside them; 0: none.
     """
 
     dim: int
+    video_channels: int = 0
+
+    def see(self, batch: VideoBatch, draws: Draws | KeyDraws) -> VideoBatch:
+        """A batch of clean videos with the labels that can be made of these: what an upsampler is to enlarge.
+
+        Args:
+            batch: Training or validation data.
+            draws: Random draws for its samples.
+        """
+        return batch
 
     @abstractmethod
     def forward(self, prompt: Prompt, drop: Tensor) -> Condition:

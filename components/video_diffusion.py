@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from .draws import Draws
+from .draws import Draws, KeyDraws
 from .interfaces import (
     Backbone,
     Branches,
@@ -130,7 +129,7 @@ class VideoDiffusion(LightningModule):
             after them.
 
     Raises:
-        ValueError: Conditioner and backbone disagree on the width of tokens, or a value is out of range.
+        ValueError: Conditioner and backbone disagree on tokens or on a video beside them, or a value is out of range.
     """
 
     def __init__(
@@ -150,6 +149,11 @@ class VideoDiffusion(LightningModule):
         if conditioner.dim != backbone.dim_condition:
             raise ValueError(
                 f"conditioner.dim={conditioner.dim} must equal backbone.dim_condition={backbone.dim_condition}"
+            )
+        if conditioner.video_channels != backbone.condition_channels:
+            raise ValueError(
+                f"backbone.condition_channels={backbone.condition_channels} must equal the channels of the video that "
+                f"the conditioner gives, {conditioner.video_channels} (LowResolution: 3; others: 0)"
             )
         if not 0 <= label_dropout <= 1:
             raise ValueError(f"label_dropout={label_dropout} must be a probability, 0..1")
@@ -217,6 +221,7 @@ class VideoDiffusion(LightningModule):
         Beside it, for callbacks: ``losses`` and ``sigma`` of each sample ``[B]``.
         """
         draws = self.draws(batch, batch_idx)
+        batch = self.conditioner.see(batch, draws)
         condition = self._condition(batch, drop=draws.uniform() < self.label_dropout)
 
         def predict(x: Tensor, c_noise: Tensor) -> Tensor:
@@ -253,7 +258,8 @@ class VideoDiffusion(LightningModule):
 
     def _losses_by_band(self, batch: VideoBatch) -> Tensor:
         """The loss of each sample in the middle of each band of noise levels ``[NOISE_BANDS, B]``."""
-        noise = torch.stack([_noise_of(key, batch.video.shape[1:]) for key in batch.keys]).to(batch.video.device)
+        draws = KeyDraws(batch.keys, batch.video.device)
+        batch, noise = self.conditioner.see(batch, draws), draws.noise(batch.video.shape[1:])
         condition = self._condition(batch, torch.zeros_like(batch.is_image))
         bands = []
         for band in range(NOISE_BANDS):
@@ -272,6 +278,7 @@ class VideoDiffusion(LightningModule):
     def predict_step(self, batch: VideoBatch, batch_idx: int) -> Tensor:
         """Samples ``[B, C, T, H, W]`` of a batch's labels, for callbacks to write; no two have the same seed."""
         first = (batch_idx * self.trainer.world_size + self.global_rank) << 16  # batches may differ in size
+        batch = self.conditioner.see(batch, KeyDraws(batch.keys, batch.video.device))
         return self.sample(batch, range(first, first + len(batch)))
 
     @torch.no_grad()
@@ -344,12 +351,6 @@ class VideoDiffusion(LightningModule):
         window = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
         place = (seed, self.global_step, batch_idx % window, who)
         return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
-
-
-def _noise_of(key: str, shape: Sequence[int]) -> Tensor:
-    """Standard normal noise that is the same for a key everywhere."""
-    digest = hashlib.sha256(key.encode(errors="surrogatepass")).digest()
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(int.from_bytes(digest[:8])))
 
 
 def _of_shape(x: Tensor, prediction: Tensor, backbone: Backbone) -> Tensor:

@@ -59,7 +59,7 @@ class Thing:
         motion: "moves", "bounces", "grows", "shrinks", "stays" or, in an image, "none".
         direction: Of moves "left", "right", "up" or "down"; of bounces "vertical" or "horizontal"; else "none".
         speed: One of `SPEEDS`; "normal" unless it moves or bounces.
-        x: Centre of its bounding box halfway through the scene, from the left.
+        x: Centre of its bounding box halfway through the scene, from the left; as all lengths in heights of the frame.
         y: The same from the top.
         phase: Where a bounce begins, in periods, 0 to 1.
         from_to: Whether the caption says "left to right" for "right" and so on.
@@ -90,18 +90,23 @@ class Scene:
     background: str
 
 
-def draw_scene(rng: Generator, is_image: bool = False) -> Scene:
+def draw_scene(rng: Generator, is_image: bool = False, aspect: float = 1.0) -> Scene:
     """A random scene; the same state of `rng` gives the same scene.
 
     Medium size, normal speed and a black background are as likely as all other choices together; 15% of the scenes have
     two things, of different colours. The things of an image have no motion, and its caption no words for it.
+
+    Args:
+        rng: Where chance comes from.
+        is_image: Whether nothing moves.
+        aspect: Width of the frame in heights, at least 1.
     """
     background = _choose(rng, ("black", "black", "gray", "white"))
     if rng.random() >= 0.15:
-        return Scene((_draw_thing(rng, tuple(COLOURS), is_image),), background)
+        return Scene((_draw_thing(rng, tuple(COLOURS), is_image, aspect),), background)
     while True:
-        first = _draw_thing(rng, tuple(COLOURS), is_image)
-        second = _draw_thing(rng, tuple(name for name in COLOURS if name != first.colour), is_image)
+        first = _draw_thing(rng, tuple(COLOURS), is_image, aspect)
+        second = _draw_thing(rng, tuple(name for name in COLOURS if name != first.colour), is_image, aspect)
         if _are_apart(first, second):
             return Scene((first, second), background)
 
@@ -125,14 +130,17 @@ def ground_truth(scene: Scene) -> dict[str, object]:
     }
 
 
-def render(scene: Scene, num_frames: int, size: int, duration: float = DURATION) -> NDArray[np.uint8]:
+def render(
+    scene: Scene, num_frames: int, height: int, duration: float = DURATION, width: int | None = None
+) -> NDArray[np.uint8]:
     """Anti-aliased frames ``[T, H, W, 3]``, frame i as the scene is at ``i * duration / num_frames`` seconds.
 
     Args:
         scene: What to draw.
         num_frames: Frames, T.
-        size: Side of the frame in pixels, H = W.
+        height: Rows of pixels, H.
         duration: Seconds from the first frame to the end of the last, at most `DURATION`.
+        width: Columns of pixels, W; None: as many as rows. The scene was drawn for a frame of this aspect.
 
     Raises:
         ValueError: The duration is not in (0, `DURATION`]: things would leave the frame.
@@ -140,7 +148,7 @@ def render(scene: Scene, num_frames: int, size: int, duration: float = DURATION)
     if not 0 < duration <= DURATION:
         raise ValueError(f"duration is {duration} s: scenes last more than 0 and at most {DURATION} s")
     t = np.arange(num_frames) * (duration / num_frames)
-    frames = np.empty((num_frames, size, size, 3), np.uint8)
+    frames = np.empty((num_frames, height, width or height, 3), np.uint8)
     frames[:] = BACKGROUNDS[scene.background]
     for thing in scene.things:
         _draw(frames, thing, t)
@@ -151,7 +159,7 @@ def _choose(rng: Generator, names: Sequence[str]) -> str:
     return names[int(rng.integers(len(names)))]
 
 
-def _draw_thing(rng: Generator, colours: tuple[str, ...], is_image: bool) -> Thing:
+def _draw_thing(rng: Generator, colours: tuple[str, ...], is_image: bool, aspect: float) -> Thing:
     colour, shape = _choose(rng, colours), _choose(rng, SHAPES)
     size = _choose(rng, ("small", "medium", "medium", "large"))
     motion, direction, speed = "none" if is_image else _choose(rng, _MOTIONS), "none", "normal"
@@ -159,10 +167,11 @@ def _draw_thing(rng: Generator, colours: tuple[str, ...], is_image: bool) -> Thi
         speed = _choose(rng, ("slow", "normal", "normal", "fast"))
         direction = _choose(rng, tuple(_FROM_TO) if motion == "moves" else tuple(_BOUNCES))
     phase, from_to = float(rng.random()), motion == "moves" and bool(rng.random() < 0.1)
-    centred = Thing(colour, shape, size, motion, direction, speed, 0.5, 0.5, phase, from_to)
+    middle = aspect / 2
+    centred = Thing(colour, shape, size, motion, direction, speed, middle, 0.5, phase, from_to)
     # The room that is left around the box that the whole path sweeps.
     slack_x, slack_y = _slack(centred)
-    x, y = rng.uniform(0.5 - slack_x, 0.5 + slack_x), rng.uniform(0.5 - slack_y, 0.5 + slack_y)
+    x, y = rng.uniform(middle - slack_x, middle + slack_x), rng.uniform(0.5 - slack_y, 0.5 + slack_y)
     return replace(centred, x=float(x), y=float(y))
 
 
@@ -172,8 +181,8 @@ def _slack(centred: Thing) -> tuple[float, float]:
     step_x, step_y = _VECTORS.get(centred.direction, (0, 0))
     growth = 1 + _GROWTH if centred.motion in ("grows", "shrinks") else 1.0
     radius = RADII[centred.size] * growth
-    room = 0.5 - _MARGIN - radius * _HALF_SIDE[centred.shape]
-    return room - abs(step_x) * reach, room - abs(step_y) * reach
+    half = _MARGIN + radius * _HALF_SIDE[centred.shape]
+    return centred.x - half - abs(step_x) * reach, centred.y - half - abs(step_y) * reach
 
 
 def _are_apart(first: Thing, second: Thing) -> bool:
@@ -198,11 +207,14 @@ def _path(thing: Thing, t: _Floats) -> tuple[_Floats, _Floats, _Floats]:
 
 def _draw(frames: NDArray[np.uint8], thing: Thing, t: _Floats) -> None:
     """Blend the thing into the frames ``[T, H, W, 3]`` of the times t ``[T]``."""
-    size = frames.shape[1]
-    x, y, radius = (values.astype(np.float32) * size for values in _path(thing, t))
+    height, width = frames.shape[1:3]
+    x, y, radius = (values.astype(np.float32) * height for values in _path(thing, t))
     # Only a window around the thing changes, equally large in all frames.
-    window = np.arange(min(size, 2 * math.ceil(_HALF_SIDE[thing.shape] * radius.max()) + 3))
-    left, top = (np.clip(np.floor(centre).astype(int) - len(window) // 2, 0, size - len(window)) for centre in (x, y))
+    window = np.arange(min(height, 2 * math.ceil(_HALF_SIDE[thing.shape] * radius.max()) + 3))
+    left, top = (
+        np.clip(np.floor(centre).astype(int) - len(window) // 2, 0, side - len(window))
+        for centre, side in ((x, width), (y, height))
+    )
     dx, dy = (
         (start[:, None] + window + 0.5 - centre[:, None]).astype(np.float32) for start, centre in ((left, x), (top, y))
     )

@@ -19,7 +19,8 @@ class Shapes(JointData):
         root: Folder of the data set; ~ and environment variables are replaced.
         num_videos: Videos to draw.
         num_images: Images to draw.
-        size: Side of the drawn frames in pixels, even.
+        size: Side of the drawn frames in pixels, even; with `width`, rows alone.
+        width: Columns of the drawn frames, even and at least `size`; None: square frames.
         seed: Another seed draws other scenes.
         video_batch_size: Videos per batch and device; 0 for none.
         image_batch_size: Images per batch and device; 0 for none.
@@ -39,6 +40,7 @@ class Shapes(JointData):
         num_videos: int = 2000,
         num_images: int = 2000,
         size: int = 64,
+        width: int | None = None,
         seed: int = 0,
         video_batch_size: int = 8,
         image_batch_size: int = 8,
@@ -60,8 +62,9 @@ class Shapes(JointData):
         self.num_videos = num_videos
         self.num_images = num_images
         self.size = size
+        self.width = width
         self.seed = seed
 
     def prepare_data(self) -> None:
         """Draw what is missing; a complete folder is left as it is."""
-        write_shapes(self.root, self.num_videos, self.num_images, size=self.size, seed=self.seed)
+        write_shapes(self.root, self.num_videos, self.num_images, size=self.size, seed=self.seed, width=self.width)

@@ -35,14 +35,19 @@ class _Settings:
     fps: int
     duration: float
     seed: int
+    width: int | None = None
     version: int = _VERSION
 
     def __post_init__(self) -> None:
         for name, least in (("num_videos", 0), ("num_images", 0), ("size", 2), ("fps", 1), ("seed", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
-        if self.size % 2:
-            raise ValueError(f"size is {self.size}: h264 stores even sides only; take {self.size + 1}")
+        for name in ("size", "width"):
+            if (getattr(self, name) or 0) % 2:
+                side = getattr(self, name)
+                raise ValueError(f"{name} is {side}: h264 stores even sides only; take {side + 1}")
+        if self.width is not None and self.width < self.size:
+            raise ValueError(f"width is {self.width}: it must be at least the height, {self.size}")
         if not 0 < self.duration <= DURATION:
             raise ValueError(f"duration is {self.duration} s: it must be more than 0 and at most {DURATION} s")
         if self.num_frames < 1 or abs(self.num_frames - self.duration * self.fps) > 1e-6:
@@ -50,6 +55,10 @@ class _Settings:
                 f"duration {self.duration} s at {self.fps} fps is {self.duration * self.fps:g} frames: "
                 "choose a whole number of them, at least 1"
             )
+
+    @property
+    def aspect(self) -> float:
+        return (self.width or self.size) / self.size
 
     @property
     def num_frames(self) -> int:
@@ -65,6 +74,7 @@ def write_shapes(
     duration: float = DURATION,
     seed: int = 0,
     workers: int | None = None,
+    width: int | None = None,
 ) -> None:
     """Write ``videos/000000.mp4`` and ``images/000000.jpg`` and so on, each with its caption and ground truth.
 
@@ -75,16 +85,17 @@ def write_shapes(
         out: Folder to write; new, empty, or begun with the same settings.
         num_videos: Videos: ``.mp4`` with ``.txt`` (caption) and ``.json`` (ground truth).
         num_images: Images: ``.jpg`` with the same two.
-        size: Side of the square frames in pixels, even.
+        size: Side of the square frames in pixels, even; with `width`, rows alone.
         fps: Frames per second.
         duration: Seconds per video, at most `DURATION`; a whole number of frames.
         seed: Another seed gives other scenes.
         workers: Processes; all available cores if None.
+        width: Columns of pixels, even and at least `size`; None: square frames.
 
     Raises:
         ValueError: A setting is out of range, or the folder holds something else.
     """
-    settings = _Settings(num_videos, num_images, size, fps, duration, seed)
+    settings = _Settings(num_videos, num_images, size, fps, duration, seed, width)
     if _begin(out, settings):
         return
     for name in ("videos", "images"):
@@ -138,16 +149,16 @@ def _write_item(settings: _Settings, folder: Path, index: int) -> None:
     media = folder / f"{index:06d}{'.jpg' if is_image else '.mp4'}"
     if media.exists():
         return
-    scene = draw_scene(np.random.default_rng([settings.seed, is_image, index]), is_image)
+    scene = draw_scene(np.random.default_rng([settings.seed, is_image, index]), is_image, settings.aspect)
     truth = ground_truth(scene)
     media.with_suffix(".txt").write_text(f"{truth['caption']}\n")
     media.with_suffix(".json").write_text(json.dumps(truth) + "\n")
     if is_image:
-        image = Image.fromarray(render(scene, 1, settings.size)[0])
+        image = Image.fromarray(render(scene, 1, settings.size, width=settings.width)[0])
         with whole_file(media) as path:
             image.save(path, format="JPEG", quality=92, subsampling=0)
     else:
-        frames = render(scene, settings.num_frames, settings.size, settings.duration)
+        frames = render(scene, settings.num_frames, settings.size, settings.duration, settings.width)
         with whole_file(media) as path:
             _encode(path, frames, settings.fps)
 

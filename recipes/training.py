@@ -38,6 +38,7 @@ from .report import REPORT, Report
 from .resume import Resume, Resumption
 from .run import check_weights, find_run, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST
+from .warm_start import warm_start
 
 SECTIONS: dict[str, type | None] = {
     "seed_everything": None,
@@ -181,11 +182,12 @@ class Training(LightningCLI):
         """
         assert self.run is not None
         checkpoint = self.resumption.checkpoint if self.resumption else None
-        if file := checkpoint or init_from:
-            weights = read_weights(file)
-            check_weights(self.model, weights, file)
-            if not checkpoint:
-                self.model.load_state_dict(weights)
+        if checkpoint:
+            check_weights(self.model, read_weights(checkpoint), checkpoint)
+        elif init_from:
+            started = warm_start(self.model, init_from)
+            if self.trainer.is_global_zero:
+                print(started)
         with only_training(self.run) if self.trainer.is_global_zero else nullcontext():
             try:
                 with one_voice(self.trainer), self._explained():

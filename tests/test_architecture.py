@@ -24,7 +24,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     LAYERS: (set(), {"torch", "einops"}),
     "components.backbones": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.frameworks": ({INTERFACES, LAYERS}, None),
-    "components.conditioning": ({INTERFACES, LAYERS}, None),
+    "components.conditioning": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.sampling": ({INTERFACES, LAYERS}, None),
     "components.metrics": ({INTERFACES}, None),
     MEDIA: (set(), None),

@@ -7,20 +7,22 @@ the conditioning and the patches, talk to each other, and write back to the patc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..draws import Draws
 from ..interfaces import Backbone, Condition, State, VideoShape
 from ..layers.attention import Attention, FeedForward, KeysValues, layer_norm, xavier_linear
+from ..layers.condition_video import join_videos
 from ..layers.embeddings import ScalarToken
 from ..layers.patching import PatchGrid, Size3
+from ..layers.tables import LatentInit, PatchPositions, widen
 
 
 class LatentLayer(nn.Module):
@@ -52,10 +54,13 @@ class CrossLayer(nn.Module):
         dim_context: Width of the tokens that are read.
         head_dim: Channels per head; the inner width is the smaller of the two widths.
         qk_norm: Normalise queries and keys.
+        chunk: Tokens that go through the feed-forward at a time, in training computed again in the backward pass; None:
+            all at once.
     """
 
-    def __init__(self, dim: int, dim_context: int, head_dim: int, qk_norm: bool) -> None:
+    def __init__(self, dim: int, dim_context: int, head_dim: int, qk_norm: bool, chunk: int | None = None) -> None:
         super().__init__()
+        self.chunk = chunk
         self.attention = Attention(dim, head_dim, dim_context, qk_norm=qk_norm)
         self.feed_forward = FeedForward(dim)
 
@@ -64,7 +69,17 @@ class CrossLayer(nn.Module):
     ) -> Tensor:
         """Tokens ``[B, N, D]`` that read ``[B, S, D']`` where `mask` ``[B, S]`` allows it; see `Attention.forward`."""
         tokens = tokens + self.attention(tokens, context, mask, known)
-        return tokens + self.feed_forward(tokens)
+        if self.chunk is None:
+            return tokens + self.feed_forward(tokens)
+        parts = tokens.flatten(0, 1).split(self.chunk)
+        return torch.cat([self._feed_forward(part) for part in parts]).view_as(tokens)
+
+    def _feed_forward(self, part: Tensor) -> Tensor:
+        """Some of the tokens ``[N, D]``, with the feed-forward added."""
+        if torch.is_grad_enabled():
+            update: Tensor = checkpoint(self.feed_forward, part, use_reentrant=False)
+            return part + update
+        return part + self.feed_forward(part)
 
 
 @dataclass
@@ -75,7 +90,7 @@ class KnownCondition(Condition):
         known: For each block, what its conditioning read makes of the tokens.
     """
 
-    known: list[KeysValues]
+    known: list[KeysValues] = field(default_factory=list)
 
 
 class FITBlock(nn.Module):
@@ -90,6 +105,7 @@ class FITBlock(nn.Module):
         latent_head_dim: Channels per head of the latents' self attention.
         dropout: Dropout in the latent layers.
         qk_norm: Normalise queries and keys.
+        patch_chunk: Patch tokens that go through a feed-forward at a time; see `CrossLayer`.
     """
 
     def __init__(
@@ -102,6 +118,7 @@ class FITBlock(nn.Module):
         latent_head_dim: int,
         dropout: float,
         qk_norm: bool,
+        patch_chunk: int | None,
     ) -> None:
         super().__init__()
         self.read_condition = CrossLayer(dim_latent, dim_condition, patch_head_dim, qk_norm)
@@ -109,7 +126,7 @@ class FITBlock(nn.Module):
         self.latent_layers = nn.ModuleList(
             LatentLayer(dim_latent, latent_head_dim, dropout, qk_norm) for _ in range(num_latent_layers)
         )
-        self.write = CrossLayer(dim_patch, dim_latent, patch_head_dim, qk_norm)
+        self.write = CrossLayer(dim_patch, dim_latent, patch_head_dim, qk_norm, patch_chunk)
 
     def forward(
         self,
@@ -140,45 +157,6 @@ class FITBlock(nn.Module):
         return patches, latents
 
 
-class LatentInit(nn.Module):
-    """The latents that a pass starts from: a learned table, plus what the previous pass left (paper, 3.4).
-
-    ``z0 = table + keep * LN0(u + FF(u))``, u the previous latents without gradient. LN0's gain starts at 0, so that
-    training starts as if there was no previous pass; `keep` comes after LN0, so that without one it is the table.
-
-    Args:
-        num_latents: Latents, L.
-        dim: Their width.
-        std: Standard deviation of the table before training.
-        self_conditioning: Whether there can be a previous pass; without, it is the table alone.
-    """
-
-    def __init__(self, num_latents: int, dim: int, std: float, self_conditioning: bool) -> None:
-        super().__init__()
-        self.table = nn.Parameter(torch.empty(num_latents, dim))
-        nn.init.normal_(self.table, std=std)
-        self.self_conditioning = self_conditioning
-        if self_conditioning:
-            self.feed_forward = FeedForward(dim)
-            self.norm = layer_norm(dim)
-            nn.init.zeros_(self.norm.weight)
-
-    def forward(self, batch_size: int, previous: Tensor | None, keep: Tensor | None) -> Tensor:
-        """Latents ``[B, L, D]``.
-
-        Args:
-            batch_size: B.
-            previous: Latents at the end of the previous pass ``[B, L, D]``, or None.
-            keep: Which samples use them ``[B]`` bool; None: all.
-        """
-        latents = repeat(self.table, "l d -> b l d", b=batch_size)
-        if previous is None or not self.self_conditioning:
-            return latents
-        previous = previous.detach()
-        update = self.norm(previous + self.feed_forward(previous))
-        return latents + (update if keep is None else torch.where(rearrange(keep, "b -> b 1 1"), update, 0.0))
-
-
 class FIT(Backbone):
     """FIT backbone. The defaults are the paper's FIT 500M (Table 8) but for `shape` (its 16 x 36 x 64).
 
@@ -202,6 +180,9 @@ class FIT(Backbone):
             patch tokens of unit variance, lets latents and patches tell places apart from the first step.
         qk_norm: Normalise queries and keys per head (not in the paper).
         activation_checkpointing: Recompute each block in the backward pass, to save memory.
+        patch_chunk: Patch tokens that go through a feed-forward at a time, again in the backward pass, to save memory
+            where there are many (an upsampler's are 147,456 a video); None: all at once.
+        condition_channels: Channels of the video that it sees beside the noisy one (an upsampler: 3); 0: none.
 
     Raises:
         ValueError: Sizes that don't divide; the message names those that would.
@@ -226,10 +207,15 @@ class FIT(Backbone):
         table_std: float = 0.02,
         qk_norm: bool = False,
         activation_checkpointing: bool = False,
+        patch_chunk: int | None = None,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
+        if patch_chunk is not None and patch_chunk < 1:
+            raise ValueError(f"patch_chunk={patch_chunk} must be at least 1, or null: all patches at once")
         self.shape = shape
         self.dim_condition = dim_condition
+        self.condition_channels = condition_channels
         self.self_conditioning = self_conditioning
         self.activation_checkpointing = activation_checkpointing
         self.grid = PatchGrid((shape.num_frames, shape.height, shape.width), patch, group, shape.channels)
@@ -239,9 +225,10 @@ class FIT(Backbone):
                 f"num_latents={num_latents} is not a multiple of the {self.grid.num_groups} groups; {fits} would fit"
             )
 
-        self.stem = nn.Sequential(xavier_linear(self.grid.patch_dim, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
+        dim_seen = replace(self.grid, channels=shape.channels + condition_channels).patch_dim
+        self.stem = nn.Sequential(xavier_linear(dim_seen, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
         self.positions = PatchPositions(self.grid, dim_patch, position, table_std)
-        self.latent_init = LatentInit(num_latents, dim_latent, table_std, self_conditioning > 0)
+        self.latent_init = LatentInit(self.grid, num_latents, dim_latent, table_std, self_conditioning > 0)
         self.noise_token = ScalarToken(dim_condition, hidden=4 * dim_patch)
         self.blocks = nn.ModuleList(
             FITBlock(
@@ -253,6 +240,7 @@ class FIT(Backbone):
                 latent_head_dim,
                 dropout,
                 qk_norm,
+                patch_chunk,
             )
             for _ in range(num_blocks)
         )
@@ -263,13 +251,31 @@ class FIT(Backbone):
         prediction, latents = self._evaluate(x, c_noise, condition, state, None)
         return prediction, latents if self.self_conditioning > 0 else None
 
+    def fit_weights(self, weights: dict[str, Tensor], source: Backbone) -> dict[str, Tensor]:
+        """See `Backbone.fit_weights`.
+
+        The tables follow their places (`PatchPositions.fit`, `LatentInit.fit`); what the stem sees beside the noisy
+        video starts at zero (paper, 3.4: the upsampler starts from the first stage).
+        """
+        if not isinstance(source, FIT):
+            return weights
+        fitted = dict(weights)
+        for name in [name for name in weights if name.startswith("positions.")]:
+            del fitted[name]
+        tables = [weights[f"positions.tables.{i}"] for i in range(len(source.positions.tables))]
+        fitted |= {f"positions.tables.{i}": t for i, t in enumerate(self.positions.fit(tables, source.positions))}
+        fitted["latent_init.table"] = self.latent_init.fit(weights["latent_init.table"], source.latent_init)
+        if self.grid.patch == source.grid.patch:
+            fitted["stem.0.weight"] = widen(weights["stem.0.weight"], self.stem[0].weight.shape[1])
+        return fitted
+
     def prepare(self, condition: Condition) -> Condition:
         """See `Backbone.prepare`: all blocks' keys and values of all conditioning tokens but the noise level's."""
         known = []
         for block in self.blocks:
             assert isinstance(block, FITBlock)
             known.append(block.read_condition.attention.keys_values(condition.tokens))
-        return KnownCondition(condition.tokens, condition.mask, known)
+        return KnownCondition(condition.tokens, condition.mask, condition.video, known)
 
     def train_forward(self, x: Tensor, c_noise: Tensor, condition: Condition, draws: Draws) -> Tensor:
         """The prediction of a second pass that starts from a first one's latents (paper, 3.4).
@@ -281,8 +287,7 @@ class FIT(Backbone):
             return self(x, c_noise, condition)[0]
         keep, rows = draws.choose(self.self_conditioning)
         with torch.no_grad():
-            first = Condition(condition.tokens[rows], condition.mask[rows])
-            latents = self(x[rows], c_noise[rows], first)[1]
+            latents = self(x[rows], c_noise[rows], condition[rows])[1]
         torch.clear_autocast_cache()  # of weights without gradient: before torch 2.10 the second pass got them
         previous = latents.new_zeros(len(x), *latents.shape[1:]).index_copy(0, rows, latents)
         return self._evaluate(x, c_noise, condition, previous, keep)[0]
@@ -298,7 +303,8 @@ class FIT(Backbone):
         else:
             context = torch.cat([condition.tokens, context], dim=1)
 
-        patches = self.positions(self.stem(self.grid.to_groups(x)))
+        seen = join_videos(x, condition.video, self.condition_channels)
+        patches = self.positions(self.stem(self.grid.to_groups(seen)))
         latents = self.latent_init(len(x), previous, keep)
         for block, keys_values in zip(self.blocks, known, strict=True):
             arguments = (patches, latents, context, mask, self.grid.num_groups, keys_values)
@@ -307,27 +313,3 @@ class FIT(Backbone):
             else:
                 patches, latents = block(*arguments)
         return self.grid.to_video(self.head(patches)), latents
-
-
-class PatchPositions(nn.Module):
-    """Adds learned positions to patch tokens.
-
-    Args:
-        grid: How patches are laid out.
-        dim: Width of the tokens.
-        position: ``full``: a row per patch; ``factorized``: a row per frame and a row per place in the frame, summed.
-        std: Standard deviation of the tables before training.
-    """
-
-    def __init__(self, grid: PatchGrid, dim: int, position: Literal["full", "factorized"], std: float) -> None:
-        super().__init__()
-        self.grid = grid
-        frames, rows, columns = grid.patches
-        sizes = [(frames, rows, columns)] if position == "full" else [(frames, 1, 1), (1, rows, columns)]
-        self.tables = nn.ParameterList(nn.init.normal_(torch.empty(*size, dim), std=std) for size in sizes)
-
-    def forward(self, patches: Tensor) -> Tensor:
-        """Tokens ``[(B G), n, D]`` in and out."""
-        table = torch.stack([t.expand(*self.grid.patches, -1) for t in self.tables]).sum(0)
-        table = self.grid.group_table(table)
-        return (patches.unflatten(0, (-1, len(table))) + table).flatten(0, 1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, nn
 
-from ..interfaces import Condition, Conditioner, Prompt
+from ..draws import Draws, KeyDraws
+from ..interfaces import Condition, Conditioner, Prompt, VideoBatch
 from .text import Text
 
 
@@ -24,7 +27,14 @@ class Conditioners(Conditioner):
         if len({part.dim for part in parts}) != 1:
             raise ValueError(f"parts must be conditioners of one dim, at least one of them; given: {widths or 'none'}")
         self.dim = parts[0].dim
+        self.video_channels = sum(part.video_channels for part in parts)
         self.parts = nn.ModuleList(parts)
+
+    def see(self, batch: VideoBatch, draws: Draws | KeyDraws) -> VideoBatch:
+        """See `Conditioner.see`: what each part sees."""
+        for part in self._conditioners():
+            batch = part.see(batch, draws)
+        return batch
 
     def forward(self, prompt: Prompt, drop: Tensor) -> Condition:
         """Tokens ``[B, S, D]`` of all parts, each of which gets `drop` ``[B]``.
@@ -38,3 +48,8 @@ class Conditioners(Conditioner):
                 f"the data's embeddings are of one encoder, and there are {encoders} `Text` parts: keep one"
             )
         return Condition.cat([part(prompt, drop) for part in self.parts])
+
+    def _conditioners(self) -> Iterator[Conditioner]:
+        for part in self.parts:
+            assert isinstance(part, Conditioner)
+            yield part

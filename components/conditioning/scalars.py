@@ -37,7 +37,7 @@ class FrameRate(Conditioner):
         fps = prompt.fps.float()
         if not (fps > 0).all():  # also catches NaN
             raise ValueError(f"fps {fps.tolist()} must be above 0 frames per second; inf for images")
-        return _one_token(self.token(rearrange(REFERENCE_FPS / fps, "b -> b 1")))
+        return one_token(self.token(rearrange(REFERENCE_FPS / fps, "b -> b 1")))
 
 
 class Resolution(Conditioner):
@@ -62,8 +62,9 @@ class Resolution(Conditioner):
         pixels = prompt.resolution.float()
         if not ((pixels > 0) & pixels.isfinite()).all():
             raise ValueError(f"resolution {pixels.tolist()} must be heights and widths in pixels, finite and above 0")
-        return _one_token(self.token(torch.log2(pixels / REFERENCE_PIXELS)))
+        return one_token(self.token(torch.log2(pixels / REFERENCE_PIXELS)))
 
 
-def _one_token(token: Tensor) -> Condition:
+def one_token(token: Tensor) -> Condition:
+    """A token ``[B, D]`` as a condition of one token each."""
     return Condition(rearrange(token, "b d -> b 1 d"), token.new_ones(token.shape[0], 1, dtype=torch.bool))

@@ -70,6 +70,12 @@ class PatchGrid:
         return t, h, w
 
     @property
+    def filled(self) -> Size3:
+        """Patches along (T, H, W) that hold something of the video."""
+        t, h, w = (-(-size // patch) for size, patch in zip(self.size, self.patch, strict=True))
+        return t, h, w
+
+    @property
     def patch_dim(self) -> int:
         """Values in a patch, channels included."""
         t, h, w = self.patch

@@ -46,7 +46,7 @@ def _synth_options(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("out", metavar="OUT", type=Path, help="folder to write")
     synth.add_argument("--videos", type=int, default=2000, metavar="N", help="videos, 1 s each")
     synth.add_argument("--images", type=int, default=2000, metavar="N", help="images")
-    synth.add_argument("--size", type=int, default=64, metavar="PIXELS", help="side of the frames, even")
+    synth.add_argument("--size", default="64", metavar="PIXELS", help="side of the frames, or HxW, as 72x128; even")
     synth.add_argument("--fps", type=int, default=16, help="frames per second")
     synth.add_argument("--seed", type=int, default=0, help="another seed draws other scenes")
     synth.add_argument("--workers", type=int, metavar="N", help="processes; None: all cores")
@@ -55,12 +55,14 @@ def _synth_options(synth: argparse.ArgumentParser) -> None:
 def _synth(options: argparse.Namespace) -> None:
     from ...datamodules.synth import write_shapes
 
+    height, width = _size(options.size if "x" in options.size else f"{options.size}x{options.size}")
     try:
         write_shapes(
             options.out,
             options.videos,
             options.images,
-            size=options.size,
+            size=height,
+            width=None if width == height else width,
             fps=options.fps,
             seed=options.seed,
             workers=options.workers,

@@ -130,6 +130,25 @@ def test_things_stay_inside_for_the_whole_scene():
         assert (border == BACKGROUNDS[scene.background]).all(), caption(scene)
 
 
+def test_wide_frames_are_used_to_their_sides():
+    scenes = [draw_scene(np.random.default_rng([0, i]), aspect=2.0) for i in range(100)]
+    seen = np.zeros(128, bool)
+    for scene in scenes:
+        frames = render(scene, 12, 64, width=128)
+        assert frames.shape == (12, 64, 128, 3)
+        border = np.concatenate([frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]], axis=1)
+        assert (border == BACKGROUNDS[scene.background]).all(), caption(scene)
+        seen |= (frames != frames[0, 0, 0]).any((0, 1, 3))
+    assert seen[3:-3].all()
+    assert render(scenes[0], 3, 36, width=72).shape == (3, 36, 72, 3)
+
+
+def test_a_wide_frame_has_the_same_things_as_a_square_one_around_it():
+    for thing in (replace(STILL, shape=shape, motion="moves", direction="up") for shape in SHAPES):
+        wide = render(Scene((replace(thing, x=1.0),), "gray"), 4, 64, width=128)
+        assert np.array_equal(wide[:, :, 32:96], render(Scene((thing,), "gray"), 4, 64))
+
+
 def test_two_things_never_touch():
     pairs = [scene for scene in draw(400) if len(scene.things) == 2][:30]
     for scene in pairs:

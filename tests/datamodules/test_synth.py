@@ -42,6 +42,7 @@ def test_the_folder_is_complete_and_holds_nothing_else(folder):
         "fps": 16,
         "duration": 1.0,
         "seed": 0,
+        "width": None,
         "version": 2,
     }
 
