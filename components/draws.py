@@ -79,8 +79,9 @@ class Draws:
         """Standard normal noise ``[B, *shape]``, each sample's from a seed of its own; another stream, other noise."""
         noise = torch.empty(len(self.places), *shape, device=self._device)
         generator = torch.Generator(self._device)
+        first = self._seed + 1 + stream * self.total  # not 2^32 apart: on a CPU, seeds have 32 bits
         for row, place in zip(noise, self.places, strict=True):
-            row.normal_(generator=generator.manual_seed((self._seed + 1 + place + (stream << 32)) % 2**64))
+            row.normal_(generator=generator.manual_seed((first + place) % 2**64))
         return noise
 
     def _uniform(self, count: int) -> Tensor:

@@ -13,6 +13,7 @@ SOURCES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT 
 
 # Part -> (parts of snapvideo that it may import besides itself, other packages that it may import; None: any).
 # A part is a folder or module of components, or one of the other two folders.
+BATCH = "components.batch"
 DRAWS = "components.draws"
 INTERFACES = "components.interfaces"
 LAYERS = "components.layers"
@@ -20,7 +21,8 @@ MEDIA = "components.media"
 POWER_AVERAGE = "components.power_average"
 RULES: dict[str, tuple[set[str], set[str] | None]] = {
     DRAWS: (set(), {"torch"}),
-    INTERFACES: ({DRAWS}, {"torch", "lightning"}),
+    BATCH: (set(), {"torch"}),
+    INTERFACES: ({BATCH, DRAWS}, {"torch", "lightning"}),
     LAYERS: (set(), {"torch", "einops"}),
     "components.backbones": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.frameworks": ({INTERFACES, LAYERS}, None),

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from tempfile import TemporaryDirectory
 
 import pytest
@@ -14,7 +15,7 @@ from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
 
 from snapvideo import components
 from snapvideo.components.backbones import FIT, UNet
-from snapvideo.components.conditioning import ByteText, Conditioners, FrameRate, Resolution, Text
+from snapvideo.components.conditioning import ByteText, Conditioners, FrameRate, LowResolution, Resolution, Text
 from snapvideo.components.draws import Draws
 from snapvideo.components.frameworks import DDPM, EDM, FlowMatching
 from snapvideo.components.interfaces import (
@@ -25,6 +26,7 @@ from snapvideo.components.interfaces import (
     Framework,
     Guidance,
     Levels,
+    LowRes,
     Prompt,
     Sampler,
     VideoShape,
@@ -90,6 +92,7 @@ SMALL: dict[type, Callable[[], object]] = {
     ByteText: lambda: ByteText(DIM, width=16, num_layers=1, head_dim=8, num_rows=64, row_width=8),
     FrameRate: lambda: FrameRate(DIM),
     Resolution: lambda: Resolution(DIM),
+    LowResolution: lambda: LowResolution(DIM, 4, 6),
     Conditioners: lambda: Conditioners([FrameRate(DIM), Resolution(DIM)]),
     Euler: lambda: Euler(num_steps=4),
     Heun: lambda: Heun(num_steps=4, churn=Churn(1.0)),
@@ -363,6 +366,7 @@ class TestConditioner:
         fps=torch.tensor([24.0, 7.5, torch.inf]),
         resolution=torch.tensor([[36.0, 64.0], [1080.0, 1920.0], [512.0, 512.0]]),
     )
+    PROMPT.low_res = LowRes(torch.rand(BATCH, 3, 2, 4, 6), torch.tensor([0.0, 0.3, 0.9]))
     KEEP = torch.zeros(BATCH, dtype=torch.bool)
 
     def test_gives_tokens_and_a_mask(self, cls):
@@ -380,12 +384,13 @@ class TestConditioner:
         together = conditioner(self.PROMPT, self.KEEP)
         for i in range(BATCH):
             one = Prompt([self.PROMPT.captions[i]], self.PROMPT.fps[i : i + 1], self.PROMPT.resolution[i : i + 1])
+            one.low_res = LowRes(self.PROMPT.low_res.video[i : i + 1], self.PROMPT.low_res.level[i : i + 1])
             alone = conditioner(one, self.KEEP[:1])
             assert_close(alone.tokens[alone.mask], together.tokens[i][together.mask[i]], rtol=1e-4, atol=1e-5)
 
     def test_null_knows_no_caption(self, cls):
         conditioner = make(cls).eval()
-        other = Prompt(["something else"] * BATCH, self.PROMPT.fps, self.PROMPT.resolution)
+        other = replace(self.PROMPT, captions=["something else"] * BATCH)
         null, other_null = conditioner(self.PROMPT, ~self.KEEP), conditioner(other, ~self.KEEP)
         for i in range(BATCH):
             assert_close(null.tokens[i][null.mask[i]], other_null.tokens[i][other_null.mask[i]])

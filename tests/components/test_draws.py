@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from snapvideo.components.draws import Draws
+from snapvideo.components.draws import Draws, KeyDraws
 
 SHAPE = (3, 2, 4, 4)
 
@@ -40,6 +40,25 @@ def test_other_seeds_draw_others_and_no_two_samples_share_noise():
     noise = torch.cat([draws.noise(SHAPE) for seed in (0, 10**19) for draws in ranks(seed, 8, 4, 2)])
     assert len(noise.flatten(1).unique(dim=0)) == len(noise)
     assert not torch.equal(Draws(0, 4).uniform(), Draws(1, 4).uniform())
+
+
+def test_streams_are_apart_and_the_same_on_any_number_of_ranks():
+    (one,), parts = ranks(7, 8, 4, 1), ranks(7, 8, 4, 4)
+    assert torch.equal(gather([part.noise(SHAPE, 1) for part in parts], 8), one.noise(SHAPE, 1))
+    noise = torch.cat([one.noise(SHAPE, stream) for stream in range(3)])
+    assert len(noise.flatten(1).unique(dim=0)) == 36
+
+
+def test_draws_of_keys_are_those_of_each_key():
+    keys = [f"videos/{i}.mp4" for i in range(500)]
+    draws = KeyDraws(keys)
+    assert torch.equal(KeyDraws(keys[3:5]).uniform(), draws.uniform()[3:5])
+    assert torch.equal(KeyDraws(keys[3:5]).noise(SHAPE, 1), draws.noise(SHAPE, 1)[3:5])
+    noise = torch.cat([draws.noise(SHAPE), draws.noise(SHAPE, 1)]).flatten(1)
+    assert len(noise.unique(dim=0)) == 1000
+    assert_close(noise.var(), torch.tensor(1.0), rtol=0, atol=0.02)
+    quartiles = torch.tensor([0.25, 0.5, 0.75])
+    assert_close(draws.uniform().quantile(quartiles), quartiles, rtol=0, atol=0.08)
 
 
 def test_noise_is_standard_normal():

@@ -1,11 +1,13 @@
 """FIT against the closed forms and properties of its architecture."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from snapvideo.components import FIT
-from snapvideo.components.conditioning import FrameRate, Resolution
+from snapvideo.components import FIT, UNet
+from snapvideo.components.conditioning import FrameRate, LowResolution, Resolution
 from snapvideo.components.draws import Draws
 from snapvideo.components.interfaces import Condition, VideoShape
 
@@ -67,7 +69,8 @@ def paper_fit(name: str) -> FIT:
                 return FIT(VideoShape(16, 36, 64), num_latents=768, **large)
             case _:
                 shape = VideoShape(16, 288, 512)
-                return FIT(shape, group=(16, 18, 16), num_latents=768, position="factorized", **large)
+                settings = {"position": "factorized", "condition_channels": 3, "num_latents": 768}
+                return FIT(shape, group=(16, 18, 16), **settings, **large)
 
 
 @pytest.mark.parametrize(
@@ -86,14 +89,15 @@ def test_parameters_equal_the_closed_form(name, published, form):
     assert count == closed_form(*form, num_scalars=3) == published
 
 
-def test_parameters_of_the_upsampler_equal_the_closed_form_but_for_its_low_resolution_input():
-    # The published count has 6 input channels and a fourth scalar token, which come with low-resolution conditioning.
+def test_parameters_of_the_upsampler_equal_the_closed_form():
     fit = paper_fit("upsampler")
-    form = closed_form(1024, 3072, 1024, 768, (16 + 72 * 128) * 1024, num_scalars=4)
-    extra = 3 * (257 * 4096 + 4097 * 1024) + 1025 * 1024
-    assert sum(p.numel() for p in fit.parameters()) == form - extra
-    low_resolution = 48 * 1024
-    assert form + low_resolution == 3_935_578_160
+    dim = fit.dim_condition
+    with torch.device("meta"):
+        others = [FrameRate(dim), Resolution(dim), LowResolution(dim, 36, 64), torch.nn.Linear(1024, dim)]
+    count = sum(p.numel() for module in [fit, *others] for p in module.parameters())
+    low_resolution = 48 * 1024  # the closed form's head has as many channels as its stem
+    form = closed_form(1024, 3072, 1024, 768, (16 + 72 * 128) * 1024, num_scalars=4) + low_resolution
+    assert count == form == 3_935_578_160
 
 
 @pytest.mark.parametrize(("name", "tflop"), [("500M", 0.703), ("3.9B", 6.435)])
@@ -221,16 +225,48 @@ def test_prepared_conditioning_changes_nothing_and_is_not_computed_again(monkeyp
     torch.testing.assert_close(other_state, state)
 
 
-def test_checkpointing_changes_nothing():
+@pytest.mark.parametrize(
+    "saving",
+    [{"activation_checkpointing": True}, {"patch_chunk": 7}, {"patch_chunk": 7, "activation_checkpointing": True}],
+)
+def test_saving_memory_changes_nothing(saving):
     x, c = torch.randn(2, *SHAPE), condition()
     gradients = []
-    for checkpointing in (False, True):
-        fit = small_fit(activation_checkpointing=checkpointing, num_blocks=2)
+    for settings in ({}, saving):
+        fit = small_fit(num_blocks=2, **settings)
         fit(x, torch.zeros(2), c)[0].square().mean().backward()
         gradients.append([p.grad for p in fit.parameters() if p.grad is not None])
     assert len(gradients[0]) == len(gradients[1])
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_a_low_resolution_pixel_is_seen_where_it_lies():
+    """Without latent layers groups are apart: a pixel changes its own group, and its neighbours' by interpolation."""
+    fit = small_fit(num_latent_layers=0, condition_channels=3)
+    torch.nn.init.normal_(fit.head[1].weight)
+    low = torch.randn(2, 3, 4, 5, 8)
+    x, c = torch.randn(2, *SHAPE), condition()
+    before = fit(x, torch.zeros(2), replace(c, video=low))[0]
+    low[:, :, 1, 4, 0] += 1  # rows 8-9, columns 0-1; groups are of 12 rows and 8 columns
+    changed = (fit(x, torch.zeros(2), replace(c, video=low))[0] != before).any(dim=(0, 1, 2, 3))
+    assert changed[:8].all() and not changed[8:].any()
+
+
+def test_first_stage_becomes_an_upsampler_that_starts_as_it_was():
+    """Wider stem, other table of positions, same groups: with nothing to see in low resolution it computes the same."""
+    first = small_fit()
+    upsampler = small_fit(condition_channels=3)
+    fitted = upsampler.fit_weights(dict(first.state_dict()), first)
+    upsampler.load_state_dict(fitted)
+    x, c_noise, c = torch.randn(2, *SHAPE), torch.randn(2), condition()
+    expected = first(x, c_noise, c)[0]
+    torch.testing.assert_close(upsampler(x, c_noise, replace(c, video=torch.randn(2, 3, 4, 5, 8)))[0], expected)
+
+
+def test_of_another_backbone_nothing_is_changed():
+    weights = {"stem.weight": torch.ones(2)}
+    assert small_fit().fit_weights(weights, UNet(SHAPE, channels=8, head_dim=8, attention_levels=())) == weights
 
 
 @pytest.mark.parametrize(
@@ -242,6 +278,7 @@ def test_checkpointing_changes_nothing():
         ({"patch": (3, 4, 4)}, r"along T, .* patch sizes \[1, 2, 4\] fit"),
         ({"patch_head_dim": 9}, r"head_dim=9 does not divide the attention width 24; \[1, 2, 3, 4, 6, 8, 12, 24\] fit"),
         ({"latent_head_dim": 5}, r"head_dim=5 does not divide"),
+        ({"patch_chunk": 0}, r"patch_chunk=0 must be at least 1"),
         ({"patch": (1, 4)}, r"patch=\[1, 4\] must be three sizes"),
     ],
 )
