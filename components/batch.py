@@ -52,6 +52,10 @@ class _Tensors:
         """The same in page-locked memory (called by the DataLoader)."""
         return self._map(Tensor.pin_memory)
 
+    def __getitem__(self, rows: Tensor) -> Self:
+        """The samples `rows` ``[M]`` alone."""
+        return self._map(lambda tensor: tensor[rows.to(tensor.device)])
+
     def _map(self, change: Callable[[Tensor], Tensor]) -> Self:
         """The same with `change` of each tensor, also of those inside."""
         changed: dict[str, Any] = {}
@@ -83,6 +87,10 @@ class Prompt(_Tensors):
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        """The samples `rows` ``[M]`` alone."""
+        return replace(super().__getitem__(rows), captions=[self.captions[row] for row in rows.tolist()])
 
 
 @dataclass
@@ -128,6 +136,10 @@ class VideoBatch(Prompt):
         if self.num_images < 0:
             self.num_images = int(self.is_image.sum())
 
+    def __getitem__(self, rows: Tensor) -> Self:
+        """The samples `rows` ``[M]`` alone, videos before images."""
+        return replace(super().__getitem__(rows), keys=[self.keys[row] for row in rows.tolist()], num_images=-1)
+
     @property
     def shape(self) -> VideoShape:
         """The size of its videos."""
@@ -149,13 +161,18 @@ class VideoBatch(Prompt):
         for part in parts:
             if part.video.shape[2] not in (1, num_frames):
                 raise ValueError(f"a batch has {part.video.shape[2]} frames; {num_frames} (videos) or 1 (images) fit")
-        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
         videos = [part.video.float().div(127.5).sub(1.0).expand(-1, -1, num_frames, -1, -1) for part in parts]
+        return VideoBatch.stack([replace(part, video=video) for part, video in zip(parts, videos, strict=True)])
+
+    @staticmethod
+    def stack(parts: Sequence[VideoBatch]) -> VideoBatch:
+        """The parts, of videos of one size, as one batch, one after the other."""
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
         return VideoBatch(
             captions=[caption for part in parts for caption in part.captions],
             fps=torch.cat([part.fps for part in parts]),
             resolution=torch.cat([part.resolution for part in parts]),
-            video=torch.cat(videos),
+            video=torch.cat([part.video for part in parts]),
             keys=[key for part in parts for key in part.keys],
             skipped=[skip for part in parts for skip in part.skipped],
             embeddings=Condition.stack(embeddings) if embeddings else None,
@@ -177,10 +194,6 @@ class Condition(_Tensors):
     tokens: Tensor
     mask: Tensor
     video: Tensor | None = None
-
-    def __getitem__(self, rows: Tensor) -> Self:
-        """That of the samples `rows` ``[M]`` alone."""
-        return self._map(lambda tensor: tensor[rows])
 
     @staticmethod
     def cat(parts: Sequence[Condition]) -> Condition:

@@ -112,7 +112,7 @@ def _knobs(work: str, grid: bool, config: Mapping[str, Any], device: torch.devic
 
 
 def _smaller_grid(grid: Mapping[str, Any]) -> str:
-    videos = min(grid["batch_size"], len(grid["prompts"]) * grid["num_per_prompt"])
+    videos = min(grid["batch_size"], len(grid["prompts"] or range(grid["num_held_out"])) * grid["num_per_prompt"])
     return f"--sampling.batch_size {max(1, videos // 2)}" if videos > 1 else ""
 
 

@@ -56,7 +56,7 @@ class Rehearsal(Callback):
         grid = next((callback for callback in callbacks if isinstance(callback, SampleGrid)), None)
         if grid is None:
             return
-        prompt, seeds = next(grid.batches(model))
+        prompt, seeds = next(grid.batches(trainer, model))
         evaluations = iter(range(EVALUATIONS))
 
         def count() -> None:

@@ -15,6 +15,7 @@ OVERLAYS = "overlays"
 SMOKE = HERE / OVERLAYS / "smoke.yaml"
 SMOKE_BACKBONES = {"FIT": HERE / OVERLAYS / "smoke_fit.yaml", "UNet": HERE / OVERLAYS / "smoke_unet.yaml"}
 SMOKE_TEXT = HERE / OVERLAYS / "smoke_text.yaml"
+SMOKE_UPSAMPLER = HERE / OVERLAYS / "smoke_upsampler.yaml"
 CONFIG = "config.yaml"
 ENVIRONMENT = "env.json"
 CENSUS = "census.json"
@@ -63,7 +64,8 @@ def find_recipes(name: str) -> list[Path]:
 def smoke_overlays(recipes: Sequence[Path]) -> list[Path]:
     """What makes the twin of these recipes for a CPU and seconds.
 
-    A FIT or a U-Net becomes a tiny one, with a tiny conditioner; what is of the user's own stays as it is.
+    A FIT or a U-Net becomes a tiny one, with a tiny conditioner; an upsampler stays one. What is of the user's own stays
+    as it is.
     """
     parts: dict[str, object] = {"backbone": "FIT"}
     for recipe in recipes:
@@ -74,8 +76,11 @@ def smoke_overlays(recipes: Sequence[Path]) -> list[Path]:
     tiny = SMOKE_BACKBONES.get(next(_classes(parts["backbone"]), "FIT").rpartition(".")[2])
     if tiny is None:
         return [SMOKE]
-    foreign = any("." in name and not name.startswith("snapvideo.") for name in _classes(parts.get("conditioner")))
-    return [SMOKE, tiny] if foreign else [SMOKE, tiny, SMOKE_TEXT]
+    conditioners = list(_classes(parts.get("conditioner")))
+    if any("." in name and not name.startswith("snapvideo.") for name in conditioners):
+        return [SMOKE, tiny]
+    enlarges = any(name.rpartition(".")[2] == "LowResolution" for name in conditioners)
+    return [SMOKE, tiny, SMOKE_UPSAMPLER if enlarges else SMOKE_TEXT]
 
 
 def _read(recipe: Path) -> dict[str, object]:

@@ -240,12 +240,13 @@ class Training(LightningCLI):
             raise UserError(f"rank {self.trainer.global_rank}: {what}" if self.trainer.global_rank else what) from error
 
     def _farewell(self, run: Path) -> str:
-        prompt = self.config_init.sampling.captions[0] if self.config_init.sampling else "a text"
+        prompts = self.config_init.sampling.prompts if self.config_init.sampling else None
         latest = str(run.with_name(LATEST))
         lines = [f"run:    {run}", f"watch:  {shlex.join(['tensorboard', '--logdir', str(run.parent)])}"]
         lines += [f"report: {run / REPORT}"] if (run / REPORT).exists() else []
         if newest_checkpoint(run):
-            lines.append(f"sample: {shlex.join(['snapvideo', 'sample', latest, prompt])}")
+            words = ["BASE_RUN"] if self.model.conditioner.video_channels else []
+            lines.append(f"sample: {shlex.join(['snapvideo', 'sample', *words, latest, (prompts or ['a text'])[0]])}")
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 return "\n".join(lines)  # it is finished
             resume = ["snapvideo", "fit", "--resume", latest]

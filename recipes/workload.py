@@ -14,6 +14,9 @@ from ..components.interfaces import Backbone, Condition, Framework, State
 CONDITION_TOKENS = 130
 """128 of text, one of the frame rate and one of the resolution."""
 
+LOW_RES = 8
+"""How many times smaller the video is that an upsampler enlarges (the paper's: 36x64 to 288x512)."""
+
 
 class Work(Protocol):
     """A network, and what it does."""
@@ -46,7 +49,12 @@ class Workload:
         self.video = torch.rand(batch_size, *backbone.shape, device=device) * 2 - 1
         self.noise = torch.randn(batch_size, *backbone.shape, device=device)
         tokens = torch.randn(batch_size, CONDITION_TOKENS, backbone.dim_condition, device=device)
-        self.condition = Condition(tokens, torch.ones(tokens.shape[:2], dtype=torch.bool, device=device))
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=device)
+        self.condition = Condition(tokens, mask)
+        if channels := backbone.condition_channels:
+            _, num_frames, height, width = backbone.shape
+            low = (batch_size, channels, num_frames, -(-height // LOW_RES), -(-width // LOW_RES))
+            self.condition.video = torch.randn(low, device=device)
         self.state: State = None
         self.draws = Draws(0, batch_size, device=device)
 
