@@ -64,8 +64,8 @@ def find_recipes(name: str) -> list[Path]:
 def smoke_overlays(recipes: Sequence[Path]) -> list[Path]:
     """What makes the twin of these recipes for a CPU and seconds.
 
-    A FIT or a U-Net becomes a tiny one, with a tiny conditioner; an upsampler stays one. What is of the user's own stays
-    as it is.
+    A FIT or a U-Net becomes a tiny one, with a tiny conditioner; an upsampler stays one. What is of the user's own is
+    left as it is.
     """
     parts: dict[str, object] = {"backbone": "FIT"}
     for recipe in recipes:

@@ -54,13 +54,13 @@ class CrossLayer(nn.Module):
         dim_context: Width of the tokens that are read.
         head_dim: Channels per head; the inner width is the smaller of the two widths.
         qk_norm: Normalise queries and keys.
-        chunk: Tokens that go through the feed-forward at a time, in training computed again in the backward pass; None:
-            all at once.
+        chunk: Tokens that go through the feed-forward at a time, in training computed again in the backward pass; 0: all.
     """
 
-    def __init__(self, dim: int, dim_context: int, head_dim: int, qk_norm: bool, chunk: int | None = None) -> None:
+    def __init__(self, dim: int, dim_context: int, head_dim: int, qk_norm: bool, chunk: int = 0) -> None:
         super().__init__()
         self.chunk = chunk
+        self.activation_checkpointing = chunk > 0
         self.attention = Attention(dim, head_dim, dim_context, qk_norm=qk_norm)
         self.feed_forward = FeedForward(dim)
 
@@ -69,14 +69,14 @@ class CrossLayer(nn.Module):
     ) -> Tensor:
         """Tokens ``[B, N, D]`` that read ``[B, S, D']`` where `mask` ``[B, S]`` allows it; see `Attention.forward`."""
         tokens = tokens + self.attention(tokens, context, mask, known)
-        if self.chunk is None:
+        if not self.chunk:
             return tokens + self.feed_forward(tokens)
         parts = tokens.flatten(0, 1).split(self.chunk)
         return torch.cat([self._feed_forward(part) for part in parts]).view_as(tokens)
 
     def _feed_forward(self, part: Tensor) -> Tensor:
         """Some of the tokens ``[N, D]``, with the feed-forward added."""
-        if torch.is_grad_enabled():
+        if self.activation_checkpointing and torch.is_grad_enabled():
             update: Tensor = checkpoint(self.feed_forward, part, use_reentrant=False)
             return part + update
         return part + self.feed_forward(part)
@@ -118,7 +118,7 @@ class FITBlock(nn.Module):
         latent_head_dim: int,
         dropout: float,
         qk_norm: bool,
-        patch_chunk: int | None,
+        patch_chunk: int,
     ) -> None:
         super().__init__()
         self.read_condition = CrossLayer(dim_latent, dim_condition, patch_head_dim, qk_norm)
@@ -181,7 +181,7 @@ class FIT(Backbone):
         qk_norm: Normalise queries and keys per head (not in the paper).
         activation_checkpointing: Recompute each block in the backward pass, to save memory.
         patch_chunk: Patch tokens that go through a feed-forward at a time, again in the backward pass, to save memory
-            where there are many (an upsampler's are 147,456 a video); None: all at once.
+            where there are many (an upsampler's are 147,456 a video); 0: all.
         condition_channels: Channels of the video that it sees beside the noisy one (an upsampler: 3); 0: none.
 
     Raises:
@@ -207,12 +207,12 @@ class FIT(Backbone):
         table_std: float = 0.02,
         qk_norm: bool = False,
         activation_checkpointing: bool = False,
-        patch_chunk: int | None = None,
+        patch_chunk: int = 0,
         condition_channels: int = 0,
     ) -> None:
         super().__init__()
-        if patch_chunk is not None and patch_chunk < 1:
-            raise ValueError(f"patch_chunk={patch_chunk} must be at least 1, or null: all patches at once")
+        if patch_chunk < 0:
+            raise ValueError(f"patch_chunk={patch_chunk} must be at least 1, or 0: all patches at once")
         self.shape = shape
         self.dim_condition = dim_condition
         self.condition_channels = condition_channels
@@ -225,8 +225,8 @@ class FIT(Backbone):
                 f"num_latents={num_latents} is not a multiple of the {self.grid.num_groups} groups; {fits} would fit"
             )
 
-        dim_seen = replace(self.grid, channels=shape.channels + condition_channels).patch_dim
-        self.stem = nn.Sequential(xavier_linear(dim_seen, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
+        self.dim_seen = replace(self.grid, channels=shape.channels + condition_channels).patch_dim
+        self.stem = nn.Sequential(xavier_linear(self.dim_seen, dim_patch), nn.LayerNorm(dim_patch, eps=1e-6))
         self.positions = PatchPositions(self.grid, dim_patch, position, table_std)
         self.latent_init = LatentInit(self.grid, num_latents, dim_latent, table_std, self_conditioning > 0)
         self.noise_token = ScalarToken(dim_condition, hidden=4 * dim_patch)
@@ -266,7 +266,7 @@ class FIT(Backbone):
         fitted |= {f"positions.tables.{i}": t for i, t in enumerate(self.positions.fit(tables, source.positions))}
         fitted["latent_init.table"] = self.latent_init.fit(weights["latent_init.table"], source.latent_init)
         if self.grid.patch == source.grid.patch:
-            fitted["stem.0.weight"] = widen(weights["stem.0.weight"], self.stem[0].weight.shape[1])
+            fitted["stem.0.weight"] = widen(weights["stem.0.weight"], self.dim_seen)
         return fitted
 
     def prepare(self, condition: Condition) -> Condition:

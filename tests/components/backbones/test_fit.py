@@ -278,7 +278,7 @@ def test_of_another_backbone_nothing_is_changed():
         ({"patch": (3, 4, 4)}, r"along T, .* patch sizes \[1, 2, 4\] fit"),
         ({"patch_head_dim": 9}, r"head_dim=9 does not divide the attention width 24; \[1, 2, 3, 4, 6, 8, 12, 24\] fit"),
         ({"latent_head_dim": 5}, r"head_dim=5 does not divide"),
-        ({"patch_chunk": 0}, r"patch_chunk=0 must be at least 1"),
+        ({"patch_chunk": -1}, r"patch_chunk=-1 must be at least 1"),
         ({"patch": (1, 4)}, r"patch=\[1, 4\] must be three sizes"),
     ],
 )
