@@ -6,8 +6,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
+
+
+def seed_of(*place: int) -> int:
+    """A seed of its own, 0 to 2^64 - 1, for a place that numbers name, such as (seed, step)."""
+    return int(np.random.SeedSequence([number % 2**64 for number in place]).generate_state(1, np.uint64)[0])
 
 
 class Draws:

@@ -12,9 +12,10 @@ patch tokens, ``L`` latent tokens, ``D`` width, ``S`` conditioning tokens. A vid
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
@@ -36,7 +37,9 @@ __all__ = [
     "Prompt",
     "Sampler",
     "State",
+    "Steer",
     "VideoBatch",
+    "VideoModel",
     "VideoShape",
 ]
 
@@ -45,6 +48,9 @@ Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """The contract: (x = clean + sigma * noise ``[B, C, T, H, W]``, sigma ``[B]``) -> estimate of the clean video."""
+
+Steer: TypeAlias = Callable[[Denoise], Denoise]
+"""What samples are steered by beside captions: makes another denoiser of one."""
 
 Noise: TypeAlias = Callable[[], Tensor]
 """A source of standard normal noise: each call gives fresh noise ``[B, C, T, H, W]``."""
@@ -159,6 +165,14 @@ class Conditioner(LightningModule, ABC):
     dim: int
     video_channels: int = 0
 
+    def check_low_res(self, shape: VideoShape, level: float) -> None:
+        """Refuse to enlarge videos of a size, with noise of a level on them.
+
+        Raises:
+            ValueError: It does not; the message says what it takes.
+        """
+        raise ValueError("it makes videos of texts alone and enlarges none: it can only be the first")
+
     def see(self, batch: VideoBatch, draws: Draws | KeyDraws) -> VideoBatch:
         """A batch of clean videos with the labels that can be made of these: what an upsampler is to enlarge.
 
@@ -229,3 +243,32 @@ class Guidance(ABC):
     @abstractmethod
     def __call__(self, branches: Branches) -> Denoise:
         """A denoiser of one video's sampling, steered towards the condition."""
+
+
+class VideoModel(Protocol):
+    """What samples videos of one size: `VideoDiffusion`, or what stands in for it."""
+
+    @property
+    def shape(self) -> VideoShape:
+        """The size of the videos that it samples."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
+    @property
+    def conditioner(self) -> Conditioner:
+        """What it is conditioned on; an upsampler's enlarges videos (`Conditioner.check_low_res`)."""
+        ...
+
+    def sample(
+        self,
+        prompt: Prompt,
+        seeds: Sequence[int],
+        on_evaluation: Callable[[], object] | None = None,
+        steer: Steer | None = None,
+    ) -> Tensor:
+        """Videos ``[B, C, T, H, W]`` in [-1, 1]; see `VideoDiffusion.sample`."""
+        ...

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
-import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
@@ -15,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
-from .draws import Draws, KeyDraws
+from .draws import Draws, KeyDraws, seed_of
 from .interfaces import (
     Backbone,
     Branches,
@@ -28,6 +27,7 @@ from .interfaces import (
     Prompt,
     Sampler,
     State,
+    Steer,
     VideoBatch,
     VideoShape,
 )
@@ -56,7 +56,8 @@ class Denoiser:
     def _prepared(self) -> Condition:
         if isinstance(self.backbone, FSDPModule):  # its weights are whole in `forward` alone
             return self.condition
-        return self.backbone.prepare(self.condition)
+        with torch.no_grad():  # it outlives the evaluation
+            return self.backbone.prepare(self.condition)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate of the clean video of ``x`` ``[B, C, T, H, W]`` at noise levels sigma ``[B]``."""
@@ -71,7 +72,8 @@ class Denoiser:
         out = self.backbone(x, c_noise, self._prepared, self.state)
         if isinstance(out, Tensor):
             raise ValueError(f"{type(self.backbone).__name__}.forward returned a tensor: return (prediction, state)")
-        prediction, self.state = out
+        prediction, state = out
+        self.state = None if state is None else state.detach()  # a gradient is that of one evaluation
         return _of_shape(x, prediction, self.backbone)
 
 
@@ -281,14 +283,22 @@ class VideoDiffusion(LightningModule):
         batch = self.conditioner.see(batch, KeyDraws(batch.keys, batch.video.device))
         return self.sample(batch, range(first, first + len(batch)))
 
+    @torch.inference_mode(False)  # Lightning's: what is made in it has no gradient ever, and `steer` may want one
     @torch.no_grad()
-    def sample(self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object] | None = None) -> Tensor:
+    def sample(
+        self,
+        prompt: Prompt,
+        seeds: Sequence[int],
+        on_evaluation: Callable[[], object] | None = None,
+        steer: Steer | None = None,
+    ) -> Tensor:
         """Videos ``[B, C, T, H, W]`` in [-1, 1] for a prompt, in evaluation mode.
 
         Args:
             prompt: Labels of B videos.
             seeds: A seed per video; a video depends on its own seed, prompt and settings, not on the rest of the batch.
             on_evaluation: Called at every evaluation of the denoiser (for progress bars).
+            steer: Makes another denoiser of the guided one, such as `Reconstruction`; None: it stays as it is.
 
         Raises:
             ValueError: The number of seeds isn't the number of prompts.
@@ -306,6 +316,8 @@ class VideoDiffusion(LightningModule):
             conditional = Denoiser(self.framework, self.backbone, self._condition(prompt, ~null))
             unconditional = Denoiser(self.framework, self.backbone, self._condition(prompt, null))
             denoise = self.guidance(DenoiserPair(conditional, unconditional))
+            if steer is not None:
+                denoise = steer(denoise)
 
             def counted(x: Tensor, sigma: Tensor) -> Tensor:
                 if on_evaluation is not None:
@@ -349,8 +361,7 @@ class VideoDiffusion(LightningModule):
         """
         seed = int(os.environ.get("PL_GLOBAL_SEED", 0))  # where Lightning's seed_everything leaves it
         window = 1 if self._trainer is None else self.trainer.accumulate_grad_batches
-        place = (seed, self.global_step, batch_idx % window, who)
-        return int(np.random.SeedSequence(place).generate_state(1, np.uint64)[0])
+        return seed_of(seed, self.global_step, batch_idx % window, who)
 
 
 def _of_shape(x: Tensor, prediction: Tensor, backbone: Backbone) -> Tensor:

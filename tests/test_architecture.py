@@ -20,14 +20,14 @@ LAYERS = "components.layers"
 MEDIA = "components.media"
 POWER_AVERAGE = "components.power_average"
 RULES: dict[str, tuple[set[str], set[str] | None]] = {
-    DRAWS: (set(), {"torch"}),
+    DRAWS: (set(), {"numpy", "torch"}),
     BATCH: (set(), {"torch"}),
     INTERFACES: ({BATCH, DRAWS}, {"torch", "lightning"}),
     LAYERS: (set(), {"torch", "einops"}),
     "components.backbones": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.frameworks": ({INTERFACES, LAYERS}, None),
     "components.conditioning": ({DRAWS, INTERFACES, LAYERS}, None),
-    "components.sampling": ({INTERFACES, LAYERS}, None),
+    "components.sampling": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.metrics": ({INTERFACES}, None),
     MEDIA: (set(), None),
     POWER_AVERAGE: (set(), {"numpy"}),

@@ -54,7 +54,7 @@ class CrossLayer(nn.Module):
         dim_context: Width of the tokens that are read.
         head_dim: Channels per head; the inner width is the smaller of the two widths.
         qk_norm: Normalise queries and keys.
-        chunk: Tokens that go through the feed-forward at a time, in training computed again in the backward pass; 0: all.
+        chunk: Tokens that go through the feed-forward at a time, again in the backward pass; 0: all.
     """
 
     def __init__(self, dim: int, dim_context: int, head_dim: int, qk_norm: bool, chunk: int = 0) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from torch import Tensor, nn
 
 from ..draws import Draws, KeyDraws
-from ..interfaces import Condition, Conditioner, Prompt, VideoBatch
+from ..interfaces import Condition, Conditioner, Prompt, VideoBatch, VideoShape
 from .text import Text
 
 
@@ -29,6 +29,14 @@ class Conditioners(Conditioner):
         self.dim = parts[0].dim
         self.video_channels = sum(part.video_channels for part in parts)
         self.parts = nn.ModuleList(parts)
+
+    def check_low_res(self, shape: VideoShape, level: float) -> None:
+        """See `Conditioner.check_low_res`: what its parts say that take one."""
+        takers = [part for part in self._conditioners() if part.video_channels]
+        for part in takers:
+            part.check_low_res(shape, level)
+        if not takers:
+            super().check_low_res(shape, level)
 
     def see(self, batch: VideoBatch, draws: Draws | KeyDraws) -> VideoBatch:
         """See `Conditioner.see`: what each part sees."""

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..draws import Draws, KeyDraws
-from ..interfaces import Condition, Conditioner, LowRes, Prompt, VideoBatch
+from ..interfaces import Condition, Conditioner, LowRes, Prompt, VideoBatch, VideoShape
 from ..layers import ScalarToken
 from .scalars import one_token
 
@@ -44,6 +44,15 @@ class LowResolution(Conditioner):
             raise ValueError(f"LowResolution max_level={max_level} must be above 0 and at most 1")
         self.dim, self.size, self.max_level = dim, (height, width), max_level
         self.token = ScalarToken(dim, hidden or 4 * dim)
+
+    def check_low_res(self, shape: VideoShape, level: float) -> None:
+        """See `Conditioner.check_low_res`: it takes what it was trained on."""
+        if (shape.height, shape.width) != self.size:
+            raise ValueError(
+                f"it enlarges videos of {self.size[0]}x{self.size[1]} pixels, not of {shape.height}x{shape.width}"
+            )
+        if not 0 <= level <= self.max_level:
+            raise ValueError(f"noise of level {level:g} is not what it was trained on, 0 to {self.max_level:g}")
 
     def see(self, batch: VideoBatch, draws: Draws | KeyDraws) -> VideoBatch:
         """See `Conditioner.see`.

@@ -1,20 +1,27 @@
 """Samplers, noise levels and guidance."""
 
+from .cascade import Cascade
 from .guidance import ClassifierFree, Oscillating, Threshold
 from .levels import CosineLevels, LinearLevels, RhoLevels
+from .long import GivenFrames, LongVideo
+from .reconstruction import Reconstruction
 from .solvers import DDIM, Ancestral, Churn, DPMSolver, Euler, Heun
 
 __all__ = [
     "DDIM",
     "Ancestral",
+    "Cascade",
     "Churn",
     "ClassifierFree",
     "CosineLevels",
     "DPMSolver",
     "Euler",
+    "GivenFrames",
     "Heun",
     "LinearLevels",
+    "LongVideo",
     "Oscillating",
+    "Reconstruction",
     "RhoLevels",
     "Threshold",
 ]
