@@ -32,7 +32,7 @@ class Cascade:
     def __init__(self, stages: Sequence[VideoModel], levels: Sequence[float] = ()) -> None:
         if len(levels) != len(stages) - 1:
             raise ValueError(
-                f"{len(stages)} stages take {len(stages) - 1} noise levels, for each but the first; given: {len(levels)}"
+                f"{len(stages)} stages take {len(stages) - 1} noise levels, all but the first; given: {len(levels)}"
             )
         if stages[0].conditioner.video_channels:
             raise ValueError("stage 1 enlarges videos: the first stage must be a model that makes them of texts")
