@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from types import FrameType
+from typing import NoReturn
 
-from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -19,7 +20,7 @@ from tqdm import tqdm
 from .errors import UserError
 from .generation import Generation, Maker, Missing
 from .memory import is_out_of_memory
-from .ranks import one_voice
+from .ranks import end_others, one_voice
 from .requests import Request
 
 PATIENCE = timedelta(hours=4)
@@ -54,6 +55,9 @@ class WriteVideos(Callback):
 class Evaluations(Callback):
     """A progress bar of the evaluations of the first process."""
 
+    def __init__(self) -> None:
+        self.bar: tqdm[NoReturn] | None = None
+
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show it."""
         assert isinstance(pl_module, Generation)
@@ -63,7 +67,15 @@ class Evaluations(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """End its line."""
-        self.bar.close()
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """End its line."""
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
 
 
 class EndTogether(Callback):
@@ -77,8 +89,7 @@ class EndTogether(Callback):
         self.parent = os.getppid()
 
         def end(number: int, frame: FrameType | None) -> None:
-            for process in getattr(trainer.strategy.launcher, "procs", []):
-                process.kill()
+            end_others(trainer)
             raise SystemExit(128 + number)
 
         if threading.current_thread() is threading.main_thread():
