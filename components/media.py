@@ -20,7 +20,7 @@ import av.filter
 import numpy as np
 import torch
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from einops import rearrange, repeat
+from einops import rearrange, reduce, repeat
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -53,6 +53,19 @@ def enlarge(video: Tensor, min_side: int = 256) -> Tensor:
     size = video.shape[-2:]
     factor = max(1, min(math.ceil(min_side / min(size)), MAX_SIDE // max(size)))
     return repeat(video, "... h w -> ... (h a) (w b)", a=factor, b=factor)
+
+
+def shrink(video: Tensor, height: int, width: int) -> Tensor:
+    """What `enlarge` made larger, and a file made even, at its own size: each pixel the mean of its copies.
+
+    Args:
+        video: uint8 ``[..., H', W']``.
+        height: Pixels before, H.
+        width: Pixels before, W.
+    """
+    factor = video.shape[-2] // height
+    copies = video[..., : factor * height, : factor * width].float()
+    return reduce(copies, "... (h a) (w b) -> ... h w", "mean", a=factor, b=factor).round().to(torch.uint8)
 
 
 def grid(videos: Tensor, columns: int, pad: int = 2) -> Tensor:
@@ -181,6 +194,16 @@ def write_mp4(path: str | Path, video: Tensor | NDArray[np.uint8], fps: float, l
                 )
                 container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+
+
+def read_mp4(path: str | Path) -> Tensor:
+    """All frames of a video that `write_mp4` wrote, uint8 ``[C, T, H, W]``."""
+    with av.open(str(path)) as container:
+        frames = [
+            frame.reformat(format="rgb24", src_colorspace=Colorspace.ITU709, dst_colorspace=Colorspace.ITU709)
+            for frame in container.decode(video=0)
+        ]
+    return rearrange(torch.from_numpy(np.stack([frame.to_ndarray() for frame in frames])), "t h w c -> c t h w")
 
 
 def write_grid(folder: str | Path, videos: Tensor, columns: int, fps: float) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from ..components.callbacks import SampleGrid
 from ..components.interfaces import Prompt, VideoBatch, VideoShape
-from .generate import machine_precision
 from .rehearsal import Rehearsal
+from .run import machine_precision
 
 _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (not enough|can't allocate) memory|MPS backend out of memory")
 

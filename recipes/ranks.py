@@ -25,8 +25,13 @@ def one_voice(trainer: Trainer) -> Iterator[None]:
         if not trainer.is_global_zero:
             time.sleep(PATIENCE)
             raise
-        processes = getattr(trainer.strategy.launcher, "procs", [])
-        for process in processes:
-            process.kill()
-        processes.clear()  # Lightning watches them, and would end this process too, before it can say why
+        end_others(trainer)
         raise
+
+
+def end_others(trainer: Trainer) -> None:
+    """End the processes that Lightning has started from this one."""
+    processes = getattr(trainer.strategy.launcher, "procs", [])
+    for process in processes:
+        process.kill()
+    processes.clear()  # Lightning watches them, and would end this process too, before it can say why

@@ -5,6 +5,7 @@ A run folder is made by ``snapvideo fit``, or is shipped with the package: weigh
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -36,6 +37,8 @@ WEIGHTS = "model.safetensors"
 SCALE = ".int8_scale"
 LARGE = 2**14
 """Values from which on a matrix or kernel is packed in int8."""
+ENDS = 2**20
+"""Bytes of each end of a file of weights that its fingerprint is of."""
 LAST = "checkpoints/last.ckpt"
 
 PACKAGES = ("snapvideo", "torch", "lightning", "jsonargparse", "transformers", "av", "numpy")
@@ -296,6 +299,34 @@ def pick_device(name: str) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def machine_precision(device: str) -> str:
+    """``bf16-mixed`` where a device of that type computes in bf16, else ``32-true``."""
+    if device == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # torch.cpu.get_capabilities, which is public, is younger than our oldest torch.
+        native = device == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if native else "32-true"
+
+
+def fingerprint(weights: Path) -> str:
+    """What tells a file of weights from others, of both ends of it: a checkpoint ends with sums of all that it holds.
+
+    Raises:
+        UserError: There is no such file.
+    """
+    try:
+        with weights.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            ends = []
+            for place in (0, max(0, size - ENDS)):
+                file.seek(place)
+                ends.append(file.read(ENDS))
+    except OSError as error:
+        raise UserError(f"there is no checkpoint {weights}: {error.strerror}") from error
+    return hashlib.sha256(b"%d" % size + b"".join(ends)).hexdigest()[:16]
 
 
 def pack_run(run: str | Path, out: Path) -> None:

@@ -25,7 +25,6 @@ from .distinct import DistinctRanks
 from .embed import SameEncoder
 from .errors import UserError
 from .explain import explain
-from .generate import machine_precision
 from .lock import only_training
 from .memory import explain_memory, is_out_of_memory
 from .parsing import Builder, Parser, know_our_classes
@@ -36,7 +35,7 @@ from .refusals import refuse, refuse_unused_holdout
 from .rehearsal import Rehearsal
 from .report import REPORT, Report
 from .resume import Resume, Resumption
-from .run import check_weights, find_run, newest_checkpoint, read_weights
+from .run import check_weights, find_run, machine_precision, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST
 from .warm_start import warm_start
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import itertools
-import json
 import os
-import re
 import sys
-import time
-from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..quiet import quieten
+from ..requests import Wish, fps_range, in_range, is_unicode, read_wishes, requests_of
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
+    from ..generation import Maker
+    from ..videos import VideoFolder
 
 PARTS = ("sampler", "guidance", "levels")
 """What sampling alone needs of a model, so that others than in training can be set: ``--model.sampler``."""
@@ -28,46 +24,94 @@ def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
     words, settings = _settings(argv)
     options = _parser().parse_intermixed_args(words)
-    prompts = _prompts(options)
+    wishes = _wishes(options)
+    _check_processes(options)
+    quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
-    from ...components.media import MAX_FPS, MIN_FPS, grid_columns, write_grid
-    from ..generate import generate
-    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, read_config, versions
+    from ...components.media import grid_columns
+    from ..generation import OneModel
+    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, read_config
+    from ..videos import VideoFolder
 
-    if options.fps is not None and not MIN_FPS <= options.fps <= MAX_FPS:
-        raise UserError(f"--fps {options.fps}: it must be {MIN_FPS} to {MAX_FPS}")
     folder = find_run(options.run)
     weights = options.checkpoint or find_weights(folder)
-    model = load_model(folder, weights, options.steps, options.guidance, options.device, settings)
+    section = model_section(folder, options.steps, options.guidance, settings)
     fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
+    requests = requests_of(wishes, options.num, options.seed, fps)
     default = Path("samples") if PRETRAINED in folder.parents else folder / "samples"
+    videos = VideoFolder(requests, _made_with(folder, weights, section) | _machine(options), options.out, default)
+    videos.check()
+    maker = OneModel(load_model(folder, weights, options.steps, options.guidance, "cpu", settings))
+    _make(maker, videos, options, grid_columns(len(wishes), options.num))
+
+
+def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, columns: int) -> None:
+    """Fill the folder, and say where it is, also where it is not full yet."""
+    from ...components.media import GRID_VIDEOS
+    from ..filling import fill, make_trainer
+    from ..generation import Missing
+
+    missing = Missing(videos, options.batch_size)
+    trainer = make_trainer(missing, options.device, options.precision, options.devices, options.num_nodes)
+    total = len(videos.requests)
     try:
-        out = _folder(options.out, default)
-    except OSError as error:
-        raise UserError(f"{options.out or default} cannot be written: {error.strerror}") from error
-    meta = {
-        "fps": fps,
-        "sampler": type(model.sampler).__name__,
-        "steps": model.sampler.num_steps,
-        "guidance": getattr(model.guidance, "scale", None),
-        "settings": _sampling_settings(model_section(folder, options.steps, options.guidance, settings)),
-        "run": f"{folder.parent.name}/{folder.name}",
+        fill(trainer, maker, missing, columns)
+    except BaseException:
+        if trainer.is_global_zero and (count := videos.close()):
+            again = "the same command" if options.out else f"the same command with -o {_near(videos.path)}"
+            print(f"videos: {_near(videos.path)} ({count} of {total}); {again} makes the others")
+        raise
+    if trainer.is_global_zero:
+        before = total - len(missing.names)
+        there = f"; {before} were there already" if before else ""
+        files = "and grid.mp4, grid.gif, contact_sheet.png, meta.jsonl"
+        print(f"videos: {_near(videos.path)} ({total}, {files}{there})")
+        if total > GRID_VIDEOS:
+            print(f"the grid and the sheet show the first {GRID_VIDEOS}")
+
+
+def _near(path: Path) -> str:
+    """A path as it is seen from here."""
+    path = path.resolve()
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _made_with(run: Path, weights: Path, section: dict[str, Any]) -> dict[str, Any]:
+    """What the record of a video says of the model that made it.
+
+    Args:
+        run: The run folder.
+        weights: The file of weights.
+        section: The section ``model`` of its config, as it is sampled.
+    """
+    from ...components.interfaces import Guidance, Sampler
+    from ..run import build_part, fingerprint, versions
+
+    settings = {part: section["init_args"][part] for part in PARTS if section["init_args"].get(part) is not None}
+    sampler = build_part(Sampler, settings["sampler"])  # type: ignore[type-abstract]
+    guidance = build_part(Guidance, settings["guidance"])  # type: ignore[type-abstract]
+    return {
+        "sampler": type(sampler).__name__,
+        "steps": sampler.num_steps,
+        "guidance": getattr(guidance, "scale", None),
+        "settings": settings,
+        "run": f"{run.parent.name}/{run.name}",
         "checkpoint": weights.name,
+        "weights": fingerprint(weights),
         "versions": versions(),
     }
-    captions = [prompt for prompt in prompts for _ in range(options.num)]
-    seeds = [options.seed + i for _ in prompts for i in range(options.num)]
-    try:
-        batches = generate(model, captions, seeds, fps, options.batch_size, options.precision)
-        shown = _write_clips(out, batches, captions, seeds, options.num, meta)
-        write_grid(out, shown, grid_columns(len(prompts), options.num), fps)
-    finally:
-        with suppress(OSError):  # it is not empty: what was made before a failure stays
-            out.rmdir()
-    near = os.path.relpath(out) if out.is_relative_to(Path.cwd()) else out
-    print(f"videos: {near} ({len(captions)}, and grid.mp4, grid.gif, contact_sheet.png, meta.jsonl)")
-    if len(shown) < len(captions):
-        print(f"the grid and the sheet show the first {len(shown)}")
+
+
+def _machine(options: argparse.Namespace) -> dict[str, Any]:
+    """What the record of a video says of where it was made; settings that are ``auto`` are found."""
+    from ..run import machine_precision, pick_device
+
+    if options.device == "auto" or options.devices * options.num_nodes == 1:
+        options.device = str(pick_device(options.device))
+    kind = options.device.partition(":")[0]
+    if options.precision == "auto":
+        options.precision = machine_precision(kind)
+    return {"precision": options.precision, "batch_size": options.batch_size, "device": kind}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -79,16 +123,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("run", metavar="RUN", help="run folder, as runs/demo/latest, or a shipped model, as demo")
     parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="what the video shows")
-    parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help="file with a prompt per line")
+    what = "file with a prompt per line; .jsonl: an object per line, with prompt and maybe seed, fps, name"
+    parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help=what)
     parser.add_argument("-n", dest="num", type=int, default=4, metavar="N", help="videos of each prompt (4)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler: more are better and slower")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="pull towards the prompt; 1: none")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first video; the next have the next (0)")
     parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder to write; one in it, if it is not empty")
+    what = "folder to write; the same command again makes what is missing in it"
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights; default: the newest of the run")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos at a time (8)")
+    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos at a time, per device (8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="devices, with a process each (1)")
+    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines, with so many devices each (1)")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     return parser
 
@@ -115,77 +163,43 @@ def _options() -> str:
     return ", ".join(f"--model.{part}" for part in PARTS)
 
 
-def _sampling_settings(section: dict[str, Any]) -> dict[str, Any]:
-    """What a sample depends on besides the weights, for its record."""
-    return {part: section["init_args"][part] for part in PARTS if section["init_args"].get(part) is not None}
-
-
-def _prompts(options: argparse.Namespace) -> list[str]:
+def _wishes(options: argparse.Namespace) -> list[Wish]:
     """The prompts of the command line and of the file.
 
     Raises:
         UserError: There are none, or an option is out of range.
     """
-    prompts = list(options.prompts)
-    if options.file is not None:
-        try:
-            lines = options.file.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--prompts {options.file}: {error}") from error
-        prompts += [line.strip() for line in lines if line.strip()]
-    if not prompts:
-        raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
-    for name, value in (("-n", options.num), ("--batch-size", options.batch_size)):
-        if value < 1:
-            raise UserError(f"{name} {value}: it must be at least 1")
+    numbers = ("-n", "num"), ("--batch-size", "batch_size"), ("--devices", "devices"), ("--num-nodes", "num_nodes")
+    for name, key in numbers:
+        if getattr(options, key) < 1:
+            raise UserError(f"{name} {getattr(options, key)}: it must be at least 1")
     if not 0 <= options.seed <= 2**63 - options.num:
         raise UserError(f"--seed {options.seed}: it must be at least 0, and the last of {options.num} below 2^63")
-    for prompt in prompts:
-        try:
-            prompt.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"prompt {prompt!r} is not UTF-8: {error.reason}") from error
-    return prompts
+    for prompt in options.prompts:
+        if not is_unicode(prompt):
+            raise UserError(f"prompt {prompt!r} is not UTF-8")
+    wishes = [Wish(prompt) for prompt in options.prompts]
+    wishes += read_wishes(options.file, options.num) if options.file is not None else []
+    if not wishes:
+        raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
+    if options.fps is not None and not in_range(options.fps):
+        raise UserError(f"--fps {options.fps}: it must be {fps_range()}")
+    return wishes
 
 
-def _folder(out: Path | None, default: Path) -> Path:
-    """A folder without files: `out`, or a new one, named by the time, in it or in `default`.
+def _check_processes(options: argparse.Namespace) -> None:
+    """Refuse to work in processes that do not know of each other: each would do the work of all.
 
-    So samples of an earlier call are never overwritten.
+    Raises:
+        UserError: Others have started more, or fewer, than options say.
     """
-    if out is not None and not (out.is_dir() and any(out.iterdir())):
-        out.mkdir(parents=True, exist_ok=True)
-        return out
-    name = time.strftime("%Y-%m-%d_%H%M%S")
-    for number in itertools.count(1):
-        folder = (out or default) / (name if number == 1 else f"{name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            continue
-    return folder
-
-
-def _write_clips(
-    out: Path, batches: Iterable[Tensor], captions: list[str], seeds: list[int], num: int, meta: dict[str, Any]
-) -> Tensor:
-    """Write each video as it is made, `num` for each prompt, and its line in ``meta.jsonl``; those for the grid."""
-    import torch
-
-    from ...components.media import GRID_VIDEOS, encode_gif, enlarge, write_bytes, write_mp4
-
-    lines: list[str] = []
-    shown: list[Tensor] = []
-    for video in itertools.chain.from_iterable(batches):
-        index = len(lines)
-        slug = re.sub(r"\W+", "-", captions[index].lower()).strip("-")[:40]
-        name = f"p{index // num:02d}_s{seeds[index]}_{slug}"
-        large = enlarge(video)
-        write_mp4(out / f"{name}.mp4", large, meta["fps"])
-        write_bytes(out / f"{name}.gif", encode_gif(large, meta["fps"]))
-        line = {"file": f"{name}.mp4", "prompt": captions[index], "seed": seeds[index]} | meta
-        lines.append(json.dumps(line, ensure_ascii=False) + "\n")
-        write_bytes(out / "meta.jsonl", "".join(lines).encode())
-        shown += [video] if index < GRID_VIDEOS else []
-    return torch.stack(shown)
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    started = int(os.environ.get("WORLD_SIZE" if torchrun else "SLURM_STEP_NUM_TASKS", 1))
+    asked = options.devices * options.num_nodes
+    if (torchrun or started > 1) and started != asked:
+        raise UserError(
+            f"--devices {options.devices} --num-nodes {options.num_nodes}: that is {asked}, and "
+            f"{'torchrun' if torchrun else 'srun'} has started {started} processes; say how many each machine has"
+        )
+    if ":" in options.device and asked > 1:
+        raise UserError(f"--device {options.device} is one device, and {asked} are asked for: name their type alone")

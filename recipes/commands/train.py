@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import re
 import secrets
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import yaml
 
 from ..errors import UserError
+from ..quiet import quieten
 from ..shipped import CONFIG, RUNS, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
 
 HELP = """\
@@ -64,7 +63,7 @@ def run(verb: str, argv: list[str]) -> None:
     for recipe in recipes:
         _check(recipe)
 
-    _quieten()
+    quieten()
     sys.path.append(os.getcwd())  # where a user's own classes are
     command = ["snapvideo", verb, *argv]
     overlays = smoke_overlays(recipes) if options.smoke else []
@@ -152,11 +151,3 @@ def _check(recipe: Path) -> None:
         raise UserError(f"{recipe} is not YAML: {error}") from error
     if not isinstance(content, dict):
         raise UserError(f"{recipe} is not a recipe: it must hold settings, as in `trainer: {{max_steps: 100}}`")
-
-
-def _quieten() -> None:
-    """Leave out what Lightning says in every run and users can do nothing about."""
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
-    warnings.filterwarnings("ignore", ".*LeafSpec.*")  # Lightning 2.6 with torch 2.13
-    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    rank_zero.addFilter(lambda record: "Tip: For seamless" not in record.getMessage())

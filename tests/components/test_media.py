@@ -7,12 +7,14 @@ import pytest
 import torch
 from PIL import Image
 
+from snapvideo.components import media
 from snapvideo.components.media import (
     contact_sheet,
     encode_gif,
     encode_png,
     enlarge,
     grid,
+    shrink,
     to_uint8,
     write_bytes,
     write_mp4,
@@ -89,6 +91,16 @@ def test_mp4_pads_odd_sizes_by_repeating_the_edge(tmp_path):
     assert frames.shape == (4, 34, 48, 3)
     assert psnr(frames[:, :33, :47], frames_last(video)) > 35
     assert psnr(frames[:, 33], frames[:, 32]) > 30 and psnr(frames[:, :, 47], frames[:, :, 46]) > 30
+
+
+@pytest.mark.parametrize("size", [(33, 47), (7, 20), (300, 301)])
+def test_a_video_comes_back_from_its_file(tmp_path, size):
+    video = smooth_video(3, *size)
+    assert torch.equal(shrink(enlarge(video), *size), video)
+    write_mp4(tmp_path / "a.mp4", enlarge(video), fps=8)
+    read = media.read_mp4(tmp_path / "a.mp4")
+    assert np.array_equal(frames_last(read), read_mp4(tmp_path / "a.mp4")[0])
+    assert psnr(shrink(read, *size).numpy(), video.numpy()) > 35
 
 
 def test_mp4_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
