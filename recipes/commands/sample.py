@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..prompts import read_prompts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,15 +33,15 @@ def run(verb: str, argv: list[str]) -> None:
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import MAX_FPS, MIN_FPS, grid_columns, write_grid
     from ..generate import generate
-    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, read_config, versions
+    from ..run import find_run, find_weights, is_exported, load_model, model_section, read_config, versions
 
     if options.fps is not None and not MIN_FPS <= options.fps <= MAX_FPS:
         raise UserError(f"--fps {options.fps}: it must be {MIN_FPS} to {MAX_FPS}")
-    folder = find_run(options.run)
+    folder = find_run(options.run, options.trust)
     weights = options.checkpoint or find_weights(folder)
     model = load_model(folder, weights, options.steps, options.guidance, options.device, settings)
     fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
-    default = Path("samples") if PRETRAINED in folder.parents else folder / "samples"
+    default = Path("samples") if is_exported(folder) else folder / "samples"
     try:
         out = _folder(options.out, default)
     except OSError as error:
@@ -77,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{_options()} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN", help="run folder, as runs/demo/latest, or a shipped model, as demo")
+    parser.add_argument("run", metavar="RUN", help="run folder or exported model, one shipped, as demo, or on the Hub")
     parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="what the video shows")
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help="file with a prompt per line")
     parser.add_argument("-n", dest="num", type=int, default=4, metavar="N", help="videos of each prompt (4)")
@@ -89,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights; default: the newest of the run")
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos at a time (8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
+    parser.add_argument("--trust", action="store_true", help="also run code that a model of the Hub names")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     return parser
 
@@ -128,11 +130,7 @@ def _prompts(options: argparse.Namespace) -> list[str]:
     """
     prompts = list(options.prompts)
     if options.file is not None:
-        try:
-            lines = options.file.read_text(encoding="utf-8-sig").split("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"--prompts {options.file}: {error}") from error
-        prompts += [line.strip() for line in lines if line.strip()]
+        prompts += read_prompts(options.file)
     if not prompts:
         raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
     for name, value in (("-n", options.num), ("--batch-size", options.batch_size)):

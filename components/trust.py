@@ -1,0 +1,73 @@
+"""What a config from elsewhere may name."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from typing import Any
+
+import yaml
+
+from .building import ParsingError, parse
+from .video_diffusion import VideoDiffusion
+
+TRUSTED = ("snapvideo.components", "torch.optim")
+"""Packages whose classes a config may name, whoever wrote it. All of torch would be too much: it can load pickles."""
+
+
+def refuse_foreign(section: dict[str, Any]) -> None:
+    """Refuse a config of a model that names anything else than classes of `TRUSTED`: building it would run code.
+
+    Args:
+        section: The section ``model``; it is looked at as it is, and as it is understood.
+
+    Raises:
+        ValueError: It names others, or it is not a section of a model.
+    """
+    _refuse(section)
+    try:
+        parser, config = parse(VideoDiffusion, section)
+    except ParsingError as error:
+        raise ValueError(f"its config is not of a model of this version of snapvideo: {error}") from error
+    _refuse(yaml.safe_load(parser.dump(config, skip_unset=False)))
+
+
+def _refuse(node: object) -> None:
+    foreign = sorted({name for name in _names(node) if not _is_trusted(name)})
+    if foreign:
+        raise ValueError(
+            f"its config names {', '.join(foreign)}, which is neither of snapvideo nor an optimizer of torch: to build "
+            "it would run code of others. If you trust whoever wrote it: --trust, or trust=True"
+        )
+
+
+def _names(node: object, key: str = "") -> Iterator[str]:
+    """All strings that may stand for a class or function, which a parser may import by its path."""
+    if isinstance(node, dict):
+        for name, part in node.items():
+            yield from _names(part, str(name))
+    elif isinstance(node, list | tuple):
+        for part in node:
+            yield from _names(part)
+    elif isinstance(node, str) and (key == "class_path" or _is_path(node)):
+        yield node
+
+
+def _is_path(text: str) -> bool:
+    return "." in text and all(map(str.isidentifier, text.split(".")))
+
+
+def _is_trusted(path: str) -> bool:
+    """Whether this is the path of a class that is defined in one of the packages, and not merely imported there."""
+    module, _, name = path.rpartition(".")
+    if not module:
+        return True  # a short name: of a class that is imported already, and of the kind that is wanted
+    if not f"{module}.".startswith(tuple(f"{package}." for package in TRUSTED)):
+        return False
+    try:
+        import_module(module)
+    except ImportError:
+        return False
+    found = getattr(sys.modules[module], name, None)
+    return isinstance(found, type) and f"{found.__module__}.".startswith(tuple(f"{package}." for package in TRUSTED))

@@ -1,0 +1,171 @@
+"""A model to share: its weights, its config, how it was trained, and a card with samples."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..components import VideoDiffusion
+from ..components.exported import load
+from ..components.media import contact_sheet, encode_gif, encode_png, enlarge, write_bytes
+from ..components.weights import WEIGHTS, Stored, check_weights, write_weights
+from .card import SHEET, About, Sample, card
+from .errors import UserError
+from .generate import generate
+from .record import read_environment
+from .run import (
+    build_model,
+    find_weights,
+    is_exported,
+    newest_checkpoint,
+    pick_device,
+    read_checkpoint,
+    read_config,
+    read_weights,
+)
+from .shipped import CENSUS, EXPORTED_CONFIG
+
+CARD = "README.md"
+RECORD = "record.json"
+SECTIONS = ("model", "sampling")
+"""What sampling reads of a config; other sections may hold paths of this machine."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is exported, and how.
+
+    Args:
+        name: What the model is called: ``USER/NAME`` on the Hub, or its folder.
+        license: Of the weights, as the Hub names it; None: the card says nothing of it.
+        stored: How weights are stored.
+        prompts: What samples show.
+        num_samples: Samples on the card, of the prompts in turn, each time with the next seed.
+        device: Where they are made.
+    """
+
+    name: str
+    license: str | None = None
+    stored: Stored = "float32"
+    prompts: Sequence[str] = ()
+    num_samples: int = 4
+    device: str = "auto"
+
+
+def prompts_of(run: Path) -> list[str]:
+    """The prompts that a run sampled while it trained."""
+    return _sampling(run).get("prompts") or []
+
+
+def _sampling(run: Path) -> dict[str, Any]:
+    return (read_config(run).get("sampling") or {}).get("init_args") or {}
+
+
+def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = None) -> VideoDiffusion:
+    """Write a folder that `load` reads; it is whole or not there.
+
+    Args:
+        run: The folder of a run, or of an exported model.
+        out: The folder to write.
+        settings: What is exported, and how.
+        checkpoint: A file of weights; None: those of the run, its newest.
+
+    Returns:
+        The model that was read back from there, on the CPU.
+
+    Raises:
+        UserError: The run has no weights, there are no prompts, or the folder is not empty.
+        ValueError: The weights don't fit the config.
+    """
+    config = {name: section for name, section in read_config(run).items() if name in SECTIONS}
+    if settings.num_samples and not settings.prompts:
+        raise UserError(f"{run} has no prompts to sample: --prompts FILE names some, and --samples 0 makes no samples")
+    device = pick_device(settings.device)
+    file = checkpoint or find_weights(run)
+    weights = read_weights(file)
+    check_weights(build_model(config["model"]), weights, file)
+    record = record_of(run)
+    with _whole_folder(out) as folder:
+        write_weights(weights, folder / WEIGHTS, settings.stored)
+        write_bytes(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+        write_bytes(folder / EXPORTED_CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+        model = load(folder)
+        fps = _sampling(run).get("fps", 8.0)
+        samples = _write_samples(model.to(device), folder, settings, fps)
+        about = About(settings.name, settings.license, settings.stored, fps, samples, record)
+        write_bytes(folder / CARD, card(model.cpu(), about).encode())
+    return model
+
+
+def record_of(run: Path) -> dict[str, Any]:
+    """How a model was trained: what others may know of it, so no path, command or name.
+
+    Args:
+        run: The folder of a run, or of an exported model.
+    """
+    if is_exported(run):
+        return json.loads((run / RECORD).read_text(encoding="utf-8")) if (run / RECORD).is_file() else {}
+    record: dict[str, Any] = {}
+    if checkpoint := newest_checkpoint(run):
+        state = read_checkpoint(checkpoint)
+        counts = state.get("callbacks", {}).get("Record", {})
+        record = {"steps": state["global_step"]}
+        record |= {"clips": counts["clips"], "seconds": round(counts["seconds"])} if counts else {}
+    average = (read_config(run).get("ema") or {}).get("init_args") or {}
+    record |= {"half_life": average["half_life"]} if average.get("half_life") else {}
+    if (run / CENSUS).is_file():
+        census = json.loads((run / CENSUS).read_text(encoding="utf-8"))
+        record["data"] = {
+            modality: {name: of[name] for name in ("samples", "held_out")} for modality, of in census.items()
+        }
+    environment = read_environment(run)
+    return record | {
+        name: environment[name] for name in ("started", "device", "precision", "versions") if name in environment
+    }
+
+
+def _write_samples(model: VideoDiffusion, folder: Path, settings: Settings, fps: float) -> list[Sample]:
+    """Sample, write a GIF of each sample, and a sheet of all."""
+    count, num_prompts = settings.num_samples, len(settings.prompts)
+    if not count:
+        return []
+    captions = [settings.prompts[i % num_prompts] for i in range(count)]
+    seeds = [i // num_prompts for i in range(count)]
+    videos = torch.stack(list(chain.from_iterable(generate(model, captions, seeds, fps))))
+    samples = []
+    for index, (caption, seed, video) in enumerate(zip(captions, seeds, videos, strict=True)):
+        file = f"samples/{index:02d}.gif"
+        write_bytes(folder / file, encode_gif(enlarge(video), fps))
+        samples.append(Sample(caption, seed, file))
+    write_bytes(folder / SHEET, encode_png(contact_sheet(enlarge(videos, 64))))
+    return samples
+
+
+@contextmanager
+def _whole_folder(out: Path) -> Iterator[Path]:
+    """A folder beside `out` that becomes it at the end, or vanishes when something goes wrong.
+
+    Raises:
+        UserError: `out` is not empty, or cannot be written.
+    """
+    try:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise UserError(f"{out} is not an empty folder: name another")
+        partial = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
+        partial.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror}") from error
+    try:
+        yield partial
+        os.replace(partial, out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
