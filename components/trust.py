@@ -43,19 +43,20 @@ def _refuse(node: object) -> None:
 
 
 def _names(node: object, key: str = "") -> Iterator[str]:
-    """All strings that may stand for a class or function, which a parser may import by its path."""
+    """All texts that may stand for a class or function."""
     if isinstance(node, dict):
         for name, part in node.items():
             yield from _names(part, str(name))
     elif isinstance(node, list | tuple):
         for part in node:
             yield from _names(part)
-    elif isinstance(node, str) and (key == "class_path" or _is_path(node)):
+    elif isinstance(node, str) and (key == "class_path" or _may_be_code(node)):
         yield node
 
 
-def _is_path(text: str) -> bool:
-    return "." in text and all(map(str.isidentifier, text.split(".")))
+def _may_be_code(text: str) -> bool:
+    """Whether a parser may take a text for the path of something to import, or for a whole config."""
+    return ":" in text or ("." in text and all(map(str.isidentifier, text.split("."))))
 
 
 def _is_trusted(path: str) -> bool:

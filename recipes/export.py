@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from ..components import VideoDiffusion
 from ..components.exported import load
@@ -96,8 +98,8 @@ def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = N
     record = record_of(run)
     with _whole_folder(out) as folder:
         write_weights(weights, folder / WEIGHTS, settings.stored)
-        write_bytes(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
-        write_bytes(folder / EXPORTED_CONFIG, (json.dumps(config, indent=1) + "\n").encode())
+        _write_json(folder / RECORD, record)
+        _write_json(folder / EXPORTED_CONFIG, config)
         model = load(folder)
         fps = _sampling(run).get("fps", 8.0)
         samples = _write_samples(model.to(device), folder, settings, fps)
@@ -131,6 +133,19 @@ def record_of(run: Path) -> dict[str, Any]:
     return record | {
         name: environment[name] for name in ("started", "device", "precision", "versions") if name in environment
     }
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    write_bytes(file, (json.dumps(_finite(content), indent=1, allow_nan=False) + "\n").encode())
+
+
+def _finite(node: object) -> object:
+    """What JSON can say: an infinite number becomes the text that YAML has for it, which parsers of configs take."""
+    if isinstance(node, dict):
+        return {name: _finite(part) for name, part in node.items()}
+    if isinstance(node, list):
+        return [_finite(part) for part in node]
+    return yaml.safe_dump(node).split()[0] if isinstance(node, float) and not math.isfinite(node) else node
 
 
 def _write_samples(model: VideoDiffusion, folder: Path, settings: Settings, fps: float) -> list[Sample]:

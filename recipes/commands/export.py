@@ -42,7 +42,11 @@ def run(verb: str, argv: list[str]) -> None:
         if Path(text.pretrained.name).exists():
             print(f"note:     its text encoder is a folder of this machine, {text.pretrained.name}: name it by its id")
     if options.push:
-        print(f"pushed:   {push(options.out, options.push)}")
+        try:
+            print(f"pushed:   {push(options.out, options.push)}")
+        except ValueError as error:
+            again = shlex.join(["hf", "upload", options.push, near])
+            raise UserError(f"{error}\nwhat was exported is there; to try again: {again}") from error
     prompt = next(iter(prompts), "a text")
     print(f"sample:   {shlex.join(['snapvideo', 'sample', options.push or near, prompt])}")
 

@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{_options()} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN", help="run folder or exported model, one shipped, as demo, or on the Hub")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="run folder, as runs/demo/latest, exported model, shipped one, as demo, or USER/NAME on the Hub",
+    )
     parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="what the video shows")
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help="file with a prompt per line")
     parser.add_argument("-n", dest="num", type=int, default=4, metavar="N", help="videos of each prompt (4)")
