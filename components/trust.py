@@ -25,19 +25,23 @@ def refuse_foreign(section: dict[str, Any]) -> None:
     Raises:
         ValueError: It names others, or it is not a section of a model.
     """
-    _refuse(section)
+    _refuse(foreign_names(section))
     try:
         parser, config = parse(VideoDiffusion, section)
     except ParsingError as error:
         raise ValueError(f"its config is not of a model of this version of snapvideo: {error}") from error
-    _refuse(yaml.safe_load(parser.dump(config, skip_unset=False)))
+    _refuse(foreign_names(yaml.safe_load(parser.dump(config, skip_unset=False))))
 
 
-def _refuse(node: object) -> None:
-    foreign = sorted({name for name in _names(node) if not _is_trusted(name)})
-    if foreign:
+def foreign_names(section: dict[str, Any]) -> list[str]:
+    """What a section of a config names, or may name, besides classes of `TRUSTED`."""
+    return sorted({name for name in _names(section) if not _is_trusted(name)})
+
+
+def _refuse(names: list[str]) -> None:
+    if names:
         raise ValueError(
-            f"its config names {', '.join(foreign)}, which is neither of snapvideo nor an optimizer of torch: to build "
+            f"its config names {', '.join(names)}, which is neither of snapvideo nor an optimizer of torch: to build "
             "it would run code of others. If you trust whoever wrote it: --trust, or trust=True"
         )
 

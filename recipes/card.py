@@ -17,6 +17,10 @@ COLUMNS = 4
 
 SHEET = "samples/contact_sheet.png"
 
+FOREIGN = """\
+It is made of {names}, too, which is not of snapvideo: that code has to be there, where Python finds it, and with
+`--trust` (in Python `trust=True`) you say that it may be run."""
+
 LIMITS = "It knows what its training data shows, and little else. No measure of quality was taken here."
 
 USE = """\
@@ -71,6 +75,7 @@ class About:
         fps: Frames per second of the samples.
         samples: Samples.
         record: How it was trained (see ``record.json``).
+        foreign: Classes that it is made of and that are not of snapvideo.
     """
 
     name: str
@@ -79,6 +84,7 @@ class About:
     fps: float
     samples: Sequence[Sample]
     record: dict[str, Any]
+    foreign: Sequence[str]
 
 
 def card(model: VideoDiffusion, about: About) -> str:
@@ -101,6 +107,7 @@ def card(model: VideoDiffusion, about: About) -> str:
         f"A text-to-video diffusion model: {size}. It was trained and is run with snapvideo.",
         *_samples(about.samples, model),
         usage,
+        *([FOREIGN.format(names=", ".join(f"`{name}`" for name in about.foreign))] if about.foreign else []),
         "## Model",
         _table(_architecture(model, about)),
         *encoders_in_words(model),
@@ -119,6 +126,11 @@ def encoders(model: VideoDiffusion) -> list[Text]:
     return [part for part in model.modules() if isinstance(part, Text)]
 
 
+def is_local(text: Text) -> bool:
+    """Whether the files of a pretrained text encoder are of this machine alone."""
+    return Path(text.pretrained.name).exists()
+
+
 def encoders_in_words(model: VideoDiffusion) -> list[str]:
     """Where each pretrained text encoder comes from, a sentence each."""
     sentences = []
@@ -128,7 +140,7 @@ def encoders_in_words(model: VideoDiffusion) -> list[str]:
         trained = f"Captions are read by a text encoder that was trained along; its tokenizer is that of {name}."
         local = "That is a folder of the machine that it was trained on: `config.json` must name another copy."
         sentence = frozen if text.encoder is None else trained
-        where = local if Path(text.pretrained.name).exists() else "Its files are fetched from the Hub when needed."
+        where = local if is_local(text) else "Its files are fetched from the Hub when needed."
         sentences.append(f"{sentence} {where}")
     return sentences
 

@@ -19,6 +19,7 @@ import yaml
 from ..components import VideoDiffusion
 from ..components.exported import load
 from ..components.media import contact_sheet, encode_gif, encode_png, enlarge, write_bytes
+from ..components.trust import foreign_names
 from ..components.weights import WEIGHTS, Stored, check_weights, write_weights
 from .card import SHEET, About, Sample, card
 from .errors import UserError
@@ -77,7 +78,7 @@ def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = N
 
     Args:
         run: The folder of a run, or of an exported model.
-        out: The folder to write.
+        out: The folder to write, empty if it is there.
         settings: What is exported, and how.
         checkpoint: A file of weights; None: those of the run, its newest.
 
@@ -85,16 +86,15 @@ def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = N
         The model that was read back from there, on the CPU.
 
     Raises:
-        UserError: The run has no weights, there are no prompts, or the folder is not empty.
+        UserError: The run has no weights, or the folder cannot be written.
         ValueError: The weights don't fit the config.
     """
     config = {name: section for name, section in read_config(run).items() if name in SECTIONS}
-    if settings.num_samples and not settings.prompts:
-        raise UserError(f"{run} has no prompts to sample: --prompts FILE names some, and --samples 0 makes no samples")
     device = pick_device(settings.device)
     file = checkpoint or find_weights(run)
     weights = read_weights(file)
-    check_weights(build_model(config["model"]), weights, file)
+    with torch.device("meta"):
+        check_weights(build_model(config["model"]), weights, file)
     record = record_of(run)
     with _whole_folder(out) as folder:
         write_weights(weights, folder / WEIGHTS, settings.stored)
@@ -103,7 +103,8 @@ def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = N
         model = load(folder)
         fps = _sampling(run).get("fps", 8.0)
         samples = _write_samples(model.to(device), folder, settings, fps)
-        about = About(settings.name, settings.license, settings.stored, fps, samples, record)
+        foreign = foreign_names(config["model"])
+        about = About(settings.name, settings.license, settings.stored, fps, samples, record, foreign)
         write_bytes(folder / CARD, card(model.cpu(), about).encode())
     return model
 
@@ -115,7 +116,7 @@ def record_of(run: Path) -> dict[str, Any]:
         run: The folder of a run, or of an exported model.
     """
     if is_exported(run):
-        return json.loads((run / RECORD).read_text(encoding="utf-8")) if (run / RECORD).is_file() else {}
+        return _read_json(run / RECORD)
     record: dict[str, Any] = {}
     if checkpoint := newest_checkpoint(run):
         state = read_checkpoint(checkpoint)
@@ -124,8 +125,7 @@ def record_of(run: Path) -> dict[str, Any]:
         record |= {"clips": counts["clips"], "seconds": round(counts["seconds"])} if counts else {}
     average = (read_config(run).get("ema") or {}).get("init_args") or {}
     record |= {"half_life": average["half_life"]} if average.get("half_life") else {}
-    if (run / CENSUS).is_file():
-        census = json.loads((run / CENSUS).read_text(encoding="utf-8"))
+    if census := _read_json(run / CENSUS):
         record["data"] = {
             modality: {name: of[name] for name in ("samples", "held_out")} for modality, of in census.items()
         }
@@ -133,6 +133,10 @@ def record_of(run: Path) -> dict[str, Any]:
     return record | {
         name: environment[name] for name in ("started", "device", "precision", "versions") if name in environment
     }
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:
@@ -170,12 +174,11 @@ def _whole_folder(out: Path) -> Iterator[Path]:
     """A folder beside `out` that becomes it at the end, or vanishes when something goes wrong.
 
     Raises:
-        UserError: `out` is not empty, or cannot be written.
+        UserError: `out` cannot be written.
     """
+    out = out.resolve()
+    partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
     try:
-        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-            raise UserError(f"{out} is not an empty folder: name another")
-        partial = out.absolute().with_name(f".{out.absolute().name}.{os.getpid()}.partial")
         partial.mkdir(parents=True)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror}") from error

@@ -15,14 +15,11 @@ from ..prompts import read_prompts
 def run(verb: str, argv: list[str]) -> None:
     """Export, put it on the Hub if that is asked for, say where it is."""
     options = _parser().parse_args(argv)
-    if options.samples < 0:
-        raise UserError(f"--samples {options.samples}: it must be at least 0")
-    if options.private and not options.push:
-        raise UserError("--private is of the Hub: give --push USER/NAME, too")
+    _refuse(options)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.hub import HUB_ID, make_place, push
     from ...components.weights import WEIGHTS
-    from ..card import encoders
+    from ..card import encoders, is_local
     from ..export import Settings, export, prompts_of
     from ..run import find_run
 
@@ -30,16 +27,18 @@ def run(verb: str, argv: list[str]) -> None:
         raise UserError(f"--push {options.push}: it must be USER/NAME, as the Hub names models")
     run = find_run(options.run)
     prompts = read_prompts(options.prompts) if options.prompts else prompts_of(run)
+    if options.samples and not prompts:
+        raise UserError(f"{options.run} has no prompts to sample: give --prompts FILE, or --samples 0 for none")
     if options.push:
         make_place(options.push, options.private)  # before the work, so that what is not allowed is known now
-    name = options.push or options.out.name
+    name = options.push or options.out.resolve().name
     settings = Settings(name, options.license, options.dtype, prompts, options.samples, options.device)
     model = export(run, options.out, settings, options.checkpoint)
     near = os.path.relpath(options.out) if options.out.absolute().is_relative_to(Path.cwd()) else str(options.out)
     size = (options.out / WEIGHTS).stat().st_size / 1e6
     print(f"exported: {near} ({WEIGHTS}, {size:,.1f} MB, and config.json, record.json, README.md)")
     for text in encoders(model):
-        if Path(text.pretrained.name).exists():
+        if is_local(text):
             print(f"note:     its text encoder is a folder of this machine, {text.pretrained.name}: name it by its id")
     if options.push:
         try:
@@ -49,6 +48,16 @@ def run(verb: str, argv: list[str]) -> None:
             raise UserError(f"{error}\nwhat was exported is there; to try again: {again}") from error
     prompt = next(iter(prompts), "a text")
     print(f"sample:   {shlex.join(['snapvideo', 'sample', options.push or near, prompt])}")
+
+
+def _refuse(options: argparse.Namespace) -> None:
+    """Refuse what would fail later, when a place on the Hub is made already."""
+    if options.samples < 0:
+        raise UserError(f"--samples {options.samples}: it must be at least 0")
+    if options.private and not options.push:
+        raise UserError("--private is of the Hub: give --push USER/NAME, too")
+    if options.out.is_file() or (options.out.is_dir() and any(options.out.iterdir())):
+        raise UserError(f"{options.out} is not an empty folder: name another")
 
 
 def _parser() -> argparse.ArgumentParser:

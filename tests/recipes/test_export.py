@@ -226,6 +226,7 @@ def test_whatever_takes_a_run_takes_it(work, out, tmp_path):
         ("export runs/demo new --prompts none.txt", "none.txt"),
         ("export runs/demo new --private", "--push"),
         ("export runs/demo new --push tiny", "USER/NAME"),
+        ("export runs/demo runs/demo/latest/config.yaml", "not an empty folder"),
         ("export runs/demo runs/demo/latest/config.yaml/x", "cannot be written"),
     ],
 )
@@ -262,6 +263,20 @@ def test_a_frozen_encoder_is_a_reference(work, out, encoders, tmp_path):
         videos_of(load_model(tmp_path / "runs/demo", num_steps=1, device="cpu")),
         videos_of(load_model(tmp_path / "out", num_steps=1, device="cpu")),
     )
+
+
+def test_parts_of_ones_own_are_named_on_the_card(work, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "own_sampler.py").write_text("from snapvideo.components import Heun\nclass Own(Heun): pass\n")
+    run = tmp_path / "run"
+    shutil.copytree((work / "runs/demo/latest").resolve(), run, symlinks=True)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("snapvideo.components.Heun", "own_sampler.Own"))
+    result = call("export", run, tmp_path / "out", "--samples", 0)
+    assert result.code == 0, result.err
+    card = (tmp_path / "out/README.md").read_text()
+    assert "`own_sampler.Own`, too, which is not of snapvideo" in card and "--trust" in card
+    assert type(load(tmp_path / "out").sampler).__name__ == "Own"  # a folder of this machine
 
 
 def test_push_and_load_from_the_hub(work, hub, out, tmp_path, monkeypatch):
@@ -313,6 +328,13 @@ def test_who_may_not_push_is_told_before_the_work(work, hub, monkeypatch, tmp_pa
     assert result.code == 2, result.err
     assert fragment in result.err and "Traceback" not in result.err
     assert not (tmp_path / "out").exists() and not hub.repos
+
+
+@pytest.mark.parametrize("wrong", [["{out}"], ["new", "--samples", -1], ["new", "--prompts", "none.txt"]])
+def test_a_mistake_makes_no_place_on_the_hub(work, hub, out, wrong):
+    words = [str(word).format(out=out) for word in wrong]
+    assert call("export", "runs/demo", *words, "--push", "user/tiny").code == 2
+    assert hub.asked == []
 
 
 def test_a_push_that_fails_on_the_way_leaves_the_folder(work, hub, monkeypatch, tmp_path):
