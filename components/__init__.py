@@ -3,6 +3,7 @@
 from .backbones import FIT, UNet
 from .callbacks import EMA, PostHocEMA, SampleGrid
 from .conditioning import ByteText, Conditioners, FrameRate, LowResolution, Resolution, Text
+from .exported import load
 from .frameworks import DDPM, EDM, FlowMatching
 from .optimizers import LAMB, WarmupCosine
 from .sampling import (
@@ -59,4 +60,5 @@ __all__ = [
     "UNet",
     "VideoDiffusion",
     "WarmupCosine",
+    "load",
 ]

@@ -20,6 +20,7 @@ VERBS = {
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "ema": ("ema", "average the weights of a training after it, over any length"),
     "report": ("report", "make the page of a training: curves, samples, data, recipe"),
+    "export": ("export", "write a model to share, with a card; put it on the Hugging Face Hub"),
     "recipe": ("recipe", "list, show, copy and compare recipes; what training one costs"),
     "bench": ("bench", "time the networks of recipes side by side"),
     "data": ("data", "data to train on: make moving shapes, check your own"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
@@ -14,9 +14,10 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from .. import components, datamodules
 from ..components import UNet, VideoDiffusion
+from ..components.building import Refusal, instantiate
 from ..components.interfaces import Backbone, VideoShape
 from ..datamodules import JointData
-from .errors import UserError, message
+from .errors import UserError
 
 
 class Parser(LightningArgumentParser):
@@ -49,7 +50,6 @@ class Builder:
     def __init__(self, config: Namespace) -> None:
         self.config = config
         self.model: VideoDiffusion | None = None
-        self.refusal: UserError | None = None
 
     def build(self, parser: ArgumentParser) -> Namespace:
         """The config with instances in place of classes.
@@ -58,24 +58,17 @@ class Builder:
             UserError: A constructor refused its arguments; the message names the place in the config.
         """
         try:
-            return parser.instantiate(self.config, instantiators=[(self._instantiate, object, True)])
-        except ValueError as error:  # jsonargparse may wrap what a constructor raised
-            if self.refusal is None:
-                raise
-            raise self.refusal from error
+            return instantiate(parser, self.config, self._make)
+        except Refusal as error:
+            raise UserError(str(error)) from error
 
-    def _instantiate(self, kind: type, /, *args: object, **kwargs: object) -> object:
+    def _make(self, kind: type, /, *args: object, **kwargs: object) -> object:
         if issubclass(kind, LightningDataModule) and "shape" in inspect.signature(kind).parameters:
             assert self.model is not None  # a recipe names it before its data
             kwargs["shape"] = self.model.shape
-        try:
-            instance = kind(*args, **kwargs)
-            if isinstance(instance, JointData) and self.model is not None:
-                _check_buckets(self.model.backbone, instance.buckets)
-        except ValueError as error:
-            place = next(_places(self.config.as_dict(), kind.__name__), "")
-            self.refusal = UserError(f"{place}{kind.__name__}: {message(error)}")
-            raise
+        instance = kind(*args, **kwargs)
+        if isinstance(instance, JointData) and self.model is not None:
+            _check_buckets(self.model.backbone, instance.buckets)
         if isinstance(instance, VideoDiffusion):
             self.model = instance
         return instance
@@ -89,15 +82,3 @@ def _check_buckets(backbone: Backbone, buckets: Sequence[VideoShape]) -> None:
         except ValueError as error:
             other = "" if isinstance(backbone, UNet) else ", or use UNet, which takes other sizes"
             raise ValueError(f"buckets: {error}; leave {shape} out{other}") from error
-
-
-def _places(node: object, kind: str, place: str = "") -> Iterator[str]:
-    """``model.backbone: `` of each class of that name."""
-    if isinstance(node, list):
-        for part in node:
-            yield from _places(part, kind, place)
-    elif isinstance(node, dict):
-        if str(node.get("class_path")).rpartition(".")[2] == kind:
-            yield f"{place}: "
-        for key, part in node.items():
-            yield from _places(part, kind, place if key == "init_args" else f"{place}.{key}".lstrip("."))

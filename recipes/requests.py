@@ -78,7 +78,7 @@ def batches_of(requests: Sequence[Request], size: int) -> list[list[Request]]:
     return [list(requests[first : first + size]) for first in range(0, len(requests), size)]
 
 
-def read_wishes(file: Path, num: int) -> list[Wish]:
+def read_wishes(file: Path, num: int = 1) -> list[Wish]:
     """The prompts of a file: a text per line, or a JSON object per line where its name ends with ``.jsonl``.
 
     Args:

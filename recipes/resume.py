@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from .differences import Difference, differences, table
 from .errors import UserError
 from .record import read_environment
-from .run import find_run, newest_checkpoint, read_checkpoint, read_config
+from .run import find_run, is_exported, newest_checkpoint, read_checkpoint, read_config
 from .shipped import CONFIG, ENVIRONMENT, LATEST, OVERLAYS, RUNS, recipe_name
 
 NETWORK = ("model.backbone", "model.conditioner")
@@ -85,6 +85,8 @@ def find_resumption(name: str, recipes: list[Path], runs: Path = RUNS) -> Resump
         return Resumption(checkpoint, run, in_place=False)
     folder = find_run(_latest(recipes, runs) if name == LATEST else name)
     newest = newest_checkpoint(folder)
+    if newest is None and is_exported(folder):
+        raise UserError(f"--resume {name}: it holds weights alone; --init_from takes those")
     if newest is None:
         raise UserError(f"--resume {name}: {folder} has no checkpoint yet")
     return Resumption(newest, folder, in_place=True)

@@ -1,42 +1,36 @@
 """Run folders, and models that come back from them.
 
-A run folder is made by ``snapvideo fit``, or is shipped with the package: weights, ``config.yaml`` and a record.
+A run folder is made by ``snapvideo fit``. A model that was exported, one that is shipped with the package among them,
+has a folder, too, and is taken wherever a run is: weights, ``config.json`` and a record.
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
-import json
 import os
 import platform
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import yaml
-from lightning.pytorch import LightningModule
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..components import VideoDiffusion
-from ..components.media import write_bytes
+from ..components import VideoDiffusion, building, exported, weights
+from ..components.building import Part, parser_of, section_name
+from ..components.hub import HUB_ID
+from ..components.weights import WEIGHTS, check_weights
 from .errors import UserError, did_you_mean
 from .explain import explain
-from .parsing import Builder, Parser, know_our_classes
-from .shipped import CONFIG, ENVIRONMENT, HERE, LATEST, RUNS
-
-Part = TypeVar("Part")
+from .parsing import know_our_classes
+from .shipped import CONFIG, EXPORTED_CONFIG, HERE, LATEST, RUNS, find_config
 
 PRETRAINED = HERE / "pretrained"
-WEIGHTS = "model.safetensors"
-SCALE = ".int8_scale"
-LARGE = 2**14
-"""Values from which on a matrix or kernel is packed in int8."""
 ENDS = 2**20
 """Bytes of each end of a file of weights that its fingerprint is of."""
 LAST = "checkpoints/last.ckpt"
@@ -49,23 +43,35 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
 
-def find_run(name: str | Path) -> Path:
-    """The run folder that `name` stands for: itself, the latest run in it, or a shipped model.
+def find_run(name: str | Path, trust: bool = False) -> Path:
+    """The folder that `name` stands for: itself, the latest run in it, a shipped model, or one fetched from the Hub.
+
+    Args:
+        name: A run folder, a folder of runs, that of an exported model, a shipped model, or ``USER/NAME`` on the Hub.
+        trust: Take from the Hub what names classes of others, too.
 
     Raises:
         UserError: There is none.
+        ValueError: It cannot be fetched from the Hub, or is not trusted.
     """
     path = Path(name).expanduser()
     for folder in (path, path / LATEST, PRETRAINED / str(name)):
-        if (folder / CONFIG).is_file():
+        if find_config(folder):
             return folder.resolve()
     if path.is_file():
         raise UserError(f"{name} is a file: name the run folder, and a checkpoint of it with --checkpoint")
-    shipped = sorted(folder.parent.name for folder in PRETRAINED.glob(f"*/{CONFIG}"))
+    if HUB_ID.fullmatch(str(name)) and not path.parent.exists():  # where it exists, a name in it is mistyped
+        return exported.fetch_model(str(name), trust)
+    shipped = sorted(folder.parent.name for folder in PRETRAINED.glob(f"*/{EXPORTED_CONFIG}"))
     trained = sorted(str(link) for link in RUNS.glob(f"*/{LATEST}"))
     known = ", ".join([*shipped, *trained]) or "none; snapvideo fit makes one"
     near = did_you_mean(str(name), shipped + trained)
     raise UserError(f"{name}: no such run folder or shipped model.{near}\nknown: {known}")
+
+
+def is_exported(folder: Path) -> bool:
+    """Whether a folder is of an exported model: its training is not here, and nothing is to be written there."""
+    return (folder / WEIGHTS).is_file()
 
 
 def find_weights(run: Path) -> Path:
@@ -74,7 +80,7 @@ def find_weights(run: Path) -> Path:
     Raises:
         UserError: There are none.
     """
-    found = run / WEIGHTS if (run / WEIGHTS).is_file() else newest_checkpoint(run)
+    found = run / WEIGHTS if is_exported(run) else newest_checkpoint(run)
     if found is None:
         raise UserError(f"{run} has no weights yet: neither {WEIGHTS} nor {LAST} is there")
     return found
@@ -100,7 +106,7 @@ def load_model(
     """A trained model, in evaluation mode, with the averaged weights where the run kept them.
 
     Args:
-        run: A run folder, a folder of runs (its latest is taken), or the name of a shipped model.
+        run: See `find_run`.
         checkpoint: Weights: a ``.safetensors`` or ``.ckpt`` file; None: the run's own, its newest.
         num_steps: Steps of the sampler; None: those of the run's config.
         guidance: Scale of the guidance; None: that of the run's config.
@@ -113,9 +119,9 @@ def load_model(
     folder = find_run(run)
     file = checkpoint or find_weights(folder)
     model = build_model(model_section(folder, num_steps, guidance, settings))
-    weights = read_weights(file)
-    check_weights(model, weights, file)
-    model.load_state_dict(weights, strict=True)
+    state = read_weights(file)
+    check_weights(model, state, file)
+    model.load_state_dict(state)
     return model.eval().to(pick_device(device))
 
 
@@ -148,7 +154,7 @@ def with_settings(section: dict[str, Any], settings: Sequence[str]) -> dict[str,
     if not settings:
         return section
     know_our_classes()
-    parser = _parser(VideoDiffusion)
+    parser = parser_of(VideoDiffusion)
     with _explained(VideoDiffusion):
         config = parser.parse_args(list(settings), parser.parse_object({"model": section}))
     return yaml.safe_load(parser.dump(config, skip_unset=False))["model"]
@@ -173,20 +179,8 @@ def build_part(kind: type[Part], section: dict[str, Any]) -> Part:
     Raises:
         UserError: The section is wrong.
     """
-    parser = _parser(kind)
     with _explained(kind):
-        config = parser.parse_object({_section(kind): section})
-    return Builder(config).build(parser)[_section(kind)]
-
-
-def _section(kind: type) -> str:
-    return "model" if kind is VideoDiffusion else kind.__name__.lower()
-
-
-def _parser(kind: type) -> Parser:
-    parser = Parser()
-    parser.add_argument(f"--{_section(kind)}", type=kind)
-    return parser
+        return building.build(kind, section)
 
 
 @contextmanager
@@ -194,39 +188,27 @@ def _explained(kind: type) -> Iterator[None]:
     """Errors of parsing in words that fit the screen."""
     try:
         yield
-    except UserError as error:
-        raise UserError(explain(str(error), {_section(kind): kind})) from error
+    except (building.ParsingError, argparse.ArgumentError) as error:
+        raise UserError(explain(str(error), {section_name(kind): kind})) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config of a run folder.
+    """The config of a run folder, or of an exported model.
 
     Raises:
-        UserError: It is not a config of a model.
+        ValueError: It is not a config of a model.
     """
-    try:
-        config = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{folder / CONFIG} is not YAML: {error}") from error
-    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
-        raise UserError(f"{folder / CONFIG} is not the config of a run: it has no section `model`")
-    return config
+    return exported.read_config(find_config(folder) or folder / CONFIG)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Weights by name, from a ``.safetensors`` file or a checkpoint.
 
     Raises:
-        UserError: There is no such file, or it is none of the two.
+        UserError: It is no checkpoint that can be read.
+        ValueError: The same of a ``.safetensors`` file.
     """
-    if file.suffix != ".safetensors":
-        return read_checkpoint(file)["state_dict"]
-    if not file.is_file():
-        raise UserError(f"there is no checkpoint {file}")
-    try:
-        return expand(load_file(file))
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is no checkpoint that can be read: {error}") from error
+    return weights.read_weights(file) if file.suffix == ".safetensors" else read_checkpoint(file)["state_dict"]
 
 
 def read_checkpoint(file: Path) -> dict[str, Any]:
@@ -244,45 +226,6 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{file} is no checkpoint: it holds no `state_dict`")
     return checkpoint
-
-
-def compress(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights in float16; large matrices and kernels in int8, with a scale per output channel beside them."""
-    packed = {}
-    for name, tensor in weights.items():
-        if not tensor.is_floating_point():
-            packed[name] = tensor.contiguous()
-        elif name.endswith(".weight") and tensor.dim() > 1 and tensor.numel() >= LARGE:
-            scale = tensor.abs().amax(tuple(range(1, tensor.dim())), keepdim=True).div(127).clamp(min=1e-12)
-            packed[name + SCALE] = scale.contiguous()
-            packed[name] = (tensor / scale).round().clamp(-127, 127).to(torch.int8).contiguous()
-        else:
-            packed[name] = tensor.half().contiguous()
-    return packed
-
-
-def expand(packed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What `compress` packed, int8 weights in float32."""
-    scales = {name.removesuffix(SCALE): scale for name, scale in packed.items() if name.endswith(SCALE)}
-    return {
-        name: tensor.float() * scales[name] if name in scales else tensor
-        for name, tensor in packed.items()
-        if not name.endswith(SCALE)
-    }
-
-
-def check_weights(model: LightningModule, weights: Mapping[str, Tensor], file: Path) -> None:
-    """Refuse weights of another model.
-
-    Raises:
-        UserError: They differ in names or shapes from those of `model`; the message names one that does.
-    """
-    wanted = {name: list(tensor.shape) for name, tensor in model.state_dict().items()}
-    found = {name: list(tensor.shape) for name, tensor in weights.items()}
-    wrong = [name for name in wanted | found if wanted.get(name) != found.get(name)]
-    if wrong:
-        first = f"{wrong[0]} is {found.get(wrong[0], 'missing')} there and {wanted.get(wrong[0], 'missing')} here"
-        raise UserError(f"{file} holds weights of another model: {len(wrong)} of {len(wanted)} differ; {first}")
 
 
 def pick_device(name: str) -> torch.device:
@@ -327,33 +270,3 @@ def fingerprint(weights: Path) -> str:
     except OSError as error:
         raise UserError(f"there is no checkpoint {weights}: {error.strerror}") from error
     return hashlib.sha256(b"%d" % size + b"".join(ends)).hexdigest()[:16]
-
-
-def pack_run(run: str | Path, out: Path) -> None:
-    """Write what sampling a run needs: ``model.safetensors``, ``config.yaml``, and ``record.json``, how it was trained.
-
-    Weights are stored in half precision or less (`compress`): sampling needs no more. The config has the sections
-    that sampling reads: others may hold paths of this machine.
-
-    Args:
-        run: A run folder, or a folder of runs (its latest is taken).
-        out: The folder to write.
-
-    Raises:
-        UserError: There is no such run, it has no checkpoint, or it is packed already.
-    """
-    folder = find_run(run)
-    if (folder / WEIGHTS).exists():
-        raise UserError(f"{folder} is packed already")
-    checkpoint = read_checkpoint(find_weights(folder))
-    environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    counts = checkpoint["callbacks"]["Record"]
-    record = {"steps": checkpoint["global_step"], "clips": counts["clips"], "seconds": round(counts["seconds"])}
-    weights = compress(checkpoint["state_dict"])
-    out.mkdir(parents=True, exist_ok=True)
-    partial = out / f".{WEIGHTS}.partial"
-    save_file(weights, partial)
-    os.replace(partial, out / WEIGHTS)
-    config = {name: section for name, section in read_config(folder).items() if name in ("model", "sampling")}
-    write_bytes(out / CONFIG, yaml.safe_dump(config, sort_keys=False).encode())
-    write_bytes(out / "record.json", (json.dumps(record | environment, indent=1) + "\n").encode())

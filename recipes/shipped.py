@@ -17,6 +17,7 @@ SMOKE_BACKBONES = {"FIT": HERE / OVERLAYS / "smoke_fit.yaml", "UNet": HERE / OVE
 SMOKE_TEXT = HERE / OVERLAYS / "smoke_text.yaml"
 SMOKE_UPSAMPLER = HERE / OVERLAYS / "smoke_upsampler.yaml"
 CONFIG = "config.yaml"
+EXPORTED_CONFIG = "config.json"
 ENVIRONMENT = "env.json"
 CENSUS = "census.json"
 LATEST = "latest"
@@ -29,8 +30,13 @@ def shipped_recipes(overlays: bool = True) -> dict[str, Path]:
     return {file.relative_to(HERE).with_suffix("").as_posix(): file for file in files}
 
 
+def find_config(folder: Path) -> Path | None:
+    """The config of a run folder, or of an exported model, if there is one."""
+    return next((file for file in (folder / CONFIG, folder / EXPORTED_CONFIG) if file.is_file()), None)
+
+
 def find_recipe(name: str) -> Path:
-    """The file that `name` stands for: an existing file, the config of a run folder, or a shipped recipe.
+    """The file that `name` stands for: an existing file, the config of a run or an exported model, or a shipped recipe.
 
     Raises:
         UserError: There is none.
@@ -39,8 +45,8 @@ def find_recipe(name: str) -> Path:
     if path.is_file():
         return path
     for folder in (path, path / LATEST):
-        if (folder / CONFIG).is_file():
-            return folder / CONFIG
+        if config := find_config(folder):
+            return config
     recipes = shipped_recipes()
     shipped = recipes.get(name.removesuffix(".yaml"))
     if shipped is None:
@@ -111,8 +117,13 @@ def _classes(part: object) -> Iterator[str]:
 
 
 def recipe_name(file: Path) -> str:
-    """What runs of a recipe are called: its stem; for the config of a run, the folder that holds the run."""
+    """What runs of a recipe are called: its stem; for the config of a run, the folder that holds the run.
+
+    For that of an exported model it is the folder of the model.
+    """
     run = file.resolve().parent
+    if file.name == EXPORTED_CONFIG:
+        return run.name
     return run.parent.name if file.name == CONFIG and (run / ENVIRONMENT).exists() else file.stem
 
 

@@ -20,6 +20,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from ..components import VideoDiffusion
 from ..components.callbacks import EMA, PeakMemory, PostHocEMA, SampleGrid, SkipBadSteps
 from ..components.callbacks.bad_steps import Diverged
+from ..components.weights import check_weights
 from .checkpoints import Checkpoint, WholeCheckpoints
 from .distinct import DistinctRanks
 from .embed import SameEncoder
@@ -35,7 +36,7 @@ from .refusals import refuse, refuse_unused_holdout
 from .rehearsal import Rehearsal
 from .report import REPORT, Report
 from .resume import Resume, Resumption
-from .run import check_weights, find_run, machine_precision, newest_checkpoint, read_weights
+from .run import find_run, find_weights, machine_precision, newest_checkpoint, read_weights
 from .shipped import CONFIG, LATEST
 from .warm_start import warm_start
 
@@ -286,10 +287,7 @@ def find_checkpoint(name: str | Path) -> Path:
     """
     if Path(name).is_file():
         return Path(name).resolve()
-    checkpoint = newest_checkpoint(find_run(name))
-    if checkpoint is None:
-        raise UserError(f"--ckpt_path {name}: it has no checkpoint yet")
-    return checkpoint
+    return find_weights(find_run(name, trust=True))  # what is taken of it are weights alone
 
 
 def _list(setting: Any) -> list[Any]:  # noqa: ANN401  # of Lightning's trainer

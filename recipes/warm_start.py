@@ -11,7 +11,7 @@ from torch import Tensor
 from ..components import VideoDiffusion
 from .errors import UserError
 from .run import build_model, read_config, read_weights
-from .shipped import CONFIG
+from .shipped import find_config
 
 BACKBONE = "backbone."
 
@@ -52,7 +52,7 @@ def warm_start(model: VideoDiffusion, file: Path) -> str:
 
 def _fitted(model: VideoDiffusion, given: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
     """The other backbone's weights, made to fit, if its run is at hand."""
-    run = next((folder for folder in file.resolve().parents[:2] if (folder / CONFIG).is_file()), None)
+    run = next((folder for folder in file.resolve().parents[:2] if find_config(folder)), None)
     if run is None:
         return {}
     with torch.device("meta"):

@@ -15,10 +15,15 @@ SOURCES = sorted(path.relative_to(ROOT) for folder in FOLDERS for path in (ROOT 
 # A part is a folder or module of components, or one of the other two folders.
 BATCH = "components.batch"
 DRAWS = "components.draws"
+BUILDING = "components.building"
+HUB = "components.hub"
 INTERFACES = "components.interfaces"
 LAYERS = "components.layers"
 MEDIA = "components.media"
 POWER_AVERAGE = "components.power_average"
+TRUST = "components.trust"
+VIDEO_DIFFUSION = "components.video_diffusion"
+WEIGHTS = "components.weights"
 RULES: dict[str, tuple[set[str], set[str] | None]] = {
     DRAWS: (set(), {"numpy", "torch"}),
     BATCH: (set(), {"torch"}),
@@ -33,7 +38,12 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     POWER_AVERAGE: (set(), {"numpy"}),
     "components.callbacks": ({INTERFACES, MEDIA, POWER_AVERAGE}, None),
     "components.optimizers": (set(), None),
-    "components.video_diffusion": ({DRAWS, INTERFACES, LAYERS}, None),
+    VIDEO_DIFFUSION: ({DRAWS, INTERFACES, LAYERS}, None),
+    BUILDING: ({VIDEO_DIFFUSION}, None),
+    TRUST: ({BUILDING, VIDEO_DIFFUSION}, None),
+    WEIGHTS: ({MEDIA}, None),
+    HUB: (set(), None),
+    "components.exported": ({BUILDING, HUB, TRUST, VIDEO_DIFFUSION, WEIGHTS}, None),
     "components": ({"components.*"}, set()),  # components/__init__.py gathers the public names
     "datamodules": ({INTERFACES}, None),
     "recipes": ({"components.*", "components", "datamodules"}, None),

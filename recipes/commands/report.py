@@ -13,12 +13,12 @@ def run(verb: str, argv: list[str]) -> None:
     """Make the page, say where it is."""
     options = _parser().parse_args(argv)
     from ..report import write_report
-    from ..run import PRETRAINED, find_run
+    from ..run import find_run, is_exported
 
     folder = find_run(options.run)
-    if PRETRAINED in folder.parents:
+    if is_exported(folder):
         raise UserError(
-            f"{options.run} is a shipped model, and its training is not here: name a run, as runs/demo/latest"
+            f"{options.run} is an exported model, and its training is not here: name a run, as runs/demo/latest"
         )
     if options.out is not None and options.out.is_dir():
         raise UserError(f"-o {options.out} is a folder: name a file, as {options.out / 'report.html'}")

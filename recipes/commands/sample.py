@@ -30,15 +30,15 @@ def run(verb: str, argv: list[str]) -> None:
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import grid_columns
     from ..generation import OneModel
-    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, read_config
+    from ..run import find_run, find_weights, is_exported, load_model, model_section, read_config
     from ..videos import VideoFolder
 
-    folder = find_run(options.run)
+    folder = find_run(options.run, options.trust)
     weights = options.checkpoint or find_weights(folder)
     section = model_section(folder, options.steps, options.guidance, settings)
     fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
     requests = requests_of(wishes, options.num, options.seed, fps)
-    default = Path("samples") if PRETRAINED in folder.parents else folder / "samples"
+    default = Path("samples") if is_exported(folder) else folder / "samples"
     videos = VideoFolder(requests, _made_with(folder, weights, section) | _machine(options), options.out, default)
     videos.check()
     maker = OneModel(load_model(folder, weights, options.steps, options.guidance, "cpu", settings))
@@ -121,7 +121,11 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"{_options()} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN", help="run folder, as runs/demo/latest, or a shipped model, as demo")
+    parser.add_argument(
+        "run",
+        metavar="RUN",
+        help="run folder, as runs/demo/latest, exported model, shipped one, as demo, or USER/NAME on the Hub",
+    )
     parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="what the video shows")
     what = "file with a prompt per line; .jsonl: an object per line, with prompt and maybe seed, fps, name"
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help=what)
@@ -137,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="devices, with a process each (1)")
     parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines, with so many devices each (1)")
+    parser.add_argument("--trust", action="store_true", help="also run code that a model of the Hub names")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     return parser
 

@@ -14,7 +14,7 @@ import yaml
 
 from ..errors import UserError
 from ..quiet import quieten
-from ..shipped import CONFIG, RUNS, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
+from ..shipped import CONFIG, RUNS, find_config, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
 
 HELP = """\
 usage: snapvideo {verb} -c RECIPE [-c RECIPE ...] [--KEY VALUE ...]
@@ -40,7 +40,7 @@ recipes; overlays that change one thing in them: snapvideo recipe ls
 FIT = """\
   --resume RUN     go on with a run, in its folder: weights, averages, optimizer, place in the data; -c and settings
                    win over its recipe. latest: the latest run. A checkpoint: a new run goes on from there
-  --init_from RUN  a new run, with the weights of another run or file to begin with, and nothing else of it
+  --init_from RUN  a new run, with the weights of another run, model or file to begin with, and nothing else of it
   --smoke          a twin of the recipe for a CPU and seconds: tiny, 20 steps, generated data
   --name NAME      the run goes to RUNS/RECIPE/TIME-NAME
   --runs RUNS      the folder of all runs (runs)
@@ -73,7 +73,7 @@ def run(verb: str, argv: list[str]) -> None:
         return
     from ..training import Training, find_checkpoint
 
-    runs = [file.parent for file in recipes if file.name == CONFIG]
+    runs = [file.parent for file in recipes if file == find_config(file.parent)]
     if not (options.ckpt_path or runs):
         raise UserError(f"{verb} needs weights: -c RUN, or --ckpt_path with a run folder or a checkpoint")
     args = [*(f"--config={file}" for file in recipes), *words]

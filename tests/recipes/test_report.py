@@ -314,7 +314,7 @@ def test_the_verb_makes_the_page_anew(work, tmp_path):
     ("words", "message"),
     [
         (["runs/demo/lates"], "Did you mean 'runs/demo/latest'?"),
-        (["demo"], "shipped model"),
+        (["demo"], "exported model"),
         (["runs/demo", "-o", "."], "name a file"),
         (["runs/demo", "-o", "runs/demo/latest/config.yaml/page.html"], "cannot be written"),
     ],

@@ -11,7 +11,7 @@ from snapvideo.components.media import contact_sheet, enlarge, to_uint8
 from snapvideo.recipes import run as runs
 from snapvideo.recipes.generation import Generation, OneModel, num_evaluations
 from snapvideo.recipes.requests import Request, batches_of
-from snapvideo.recipes.run import load_model, pack_run
+from snapvideo.recipes.run import load_model
 
 from .conftest import call
 
@@ -178,43 +178,13 @@ def test_mistakes(work, words, fragment):
 
 
 @pytest.fixture
-def packed(work, tmp_path, monkeypatch):
+def shipped(work, tmp_path, monkeypatch):
     """The run as a model that is shipped under the name tiny."""
     monkeypatch.setattr(runs, "PRETRAINED", tmp_path / "pretrained")
-    pack_run("runs/demo", tmp_path / "pretrained/tiny")
-    return tmp_path / "pretrained/tiny"
+    assert call("export", "runs/demo", tmp_path / "pretrained/tiny", "--dtype", "int8", "--samples", 0).code == 0
 
 
-def test_a_packed_run_is_the_run(work, packed):
-    assert {path.name for path in packed.iterdir()} == {"config.yaml", "model.safetensors", "record.json"}
-    record = json.loads((packed / "record.json").read_text())
-    assert (record["steps"], record["clips"]) == (20, 80)
-    assert record["command"] == "snapvideo fit -c demo --smoke" and record["seconds"] >= 0
-    own, shipped = load_model("runs/demo").state_dict(), load_model("tiny").state_dict()
-    assert list(own) == list(shipped)
-    for name, tensor in own.items():  # float16, or a 127th of the largest value
-        assert (tensor - shipped[name]).abs().max() <= tensor.abs().max() / 250, name
-    assert str(work) not in "".join(file.read_text() for file in packed.glob("*.[jy]*"))
-
-
-def test_large_weights_are_packed_in_a_byte_a_value():
-    kernel = (
-        torch.randn(64, 128, 3, 3, generator=torch.Generator().manual_seed(0))
-        * torch.logspace(-4, 0, 64)[:, None, None, None]
-    )
-    kernel[3] = 0.0
-    packed = runs.compress(
-        {"large.weight": kernel, "small.weight": kernel[:4, :4], "table": kernel, "count": torch.tensor([70000])}
-    )
-    kinds = {"large.weight": torch.int8, "small.weight": torch.float16, "table": torch.float16, "count": torch.int64}
-    assert {name: packed[name].dtype for name in kinds} == kinds
-    back = runs.expand(packed)
-    assert list(back) == list(kinds)
-    step = kernel.abs().amax((1, 2, 3), keepdim=True) / 127
-    assert ((back["large.weight"] - kernel).abs() <= 0.501 * step).all()
-
-
-def test_a_shipped_model_samples_into_the_current_folder(packed, tmp_path, monkeypatch):
+def test_a_shipped_model_samples_into_the_current_folder(shipped, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("sample", "tiny", PROMPT, "-n", 1, "--steps", 1)
     assert result.code == 0, result.err
