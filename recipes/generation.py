@@ -13,7 +13,6 @@ from lightning.pytorch import LightningDataModule, LightningModule
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..components import VideoDiffusion
 from ..components.interfaces import Prompt, VideoShape
 from ..datamodules.order import SharedOut
 from .errors import UserError
@@ -43,24 +42,6 @@ class Maker(nn.Module, ABC):
             seeds: A seed per video, on which, with its prompt, it depends alone.
             on_evaluation: To be called at every evaluation of a denoiser.
         """
-
-
-class OneModel(Maker):
-    """A model that samples, in one stage.
-
-    Args:
-        model: The model.
-    """
-
-    def __init__(self, model: VideoDiffusion) -> None:
-        super().__init__()
-        self.model = model
-        self.shape = model.shape
-        self.num_evaluations = num_evaluations(model)
-
-    def forward(self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object]) -> dict[str, Tensor]:
-        """See `Maker.forward`."""
-        return {"videos": self.model.sample(prompt, seeds, on_evaluation)}
 
 
 class Generation(LightningModule):
@@ -130,15 +111,3 @@ class Missing(LightningDataModule):
         assert self.trainer is not None
         own = self.batches()[self.trainer.global_rank :: self.trainer.world_size]
         return DataLoader(own, sampler=SharedOut(range(len(own))), batch_size=None)  # type: ignore[arg-type]
-
-
-def num_evaluations(model: VideoDiffusion) -> int:
-    """How often the sampler of a model evaluates the denoiser: found by a sample of one pixel."""
-    evaluated = []
-
-    def denoise(x: Tensor, sigma: Tensor) -> Tensor:
-        evaluated.append(sigma)
-        return torch.zeros_like(x)
-
-    model.sampler(denoise, lambda: torch.zeros(1, 1, 1, 1, 1), model.sampling_levels())
-    return len(evaluated)

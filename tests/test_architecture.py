@@ -36,7 +36,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "components.metrics": ({INTERFACES}, None),
     MEDIA: (set(), None),
     POWER_AVERAGE: (set(), {"numpy"}),
-    "components.callbacks": ({INTERFACES, MEDIA, POWER_AVERAGE}, None),
+    "components.callbacks": ({DRAWS, INTERFACES, MEDIA, POWER_AVERAGE}, None),
     "components.optimizers": (set(), None),
     VIDEO_DIFFUSION: ({DRAWS, INTERFACES, LAYERS}, None),
     BUILDING: ({VIDEO_DIFFUSION}, None),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 import torch
@@ -55,17 +55,18 @@ class Cascade:
         self,
         prompt: Prompt,
         seeds: Sequence[int],
-        plan: LongVideo,
+        plan: LongVideo | None = None,
         given: Sequence[GivenFrames | None] | None = None,
         on_evaluation: Callable[[], object] | None = None,
     ) -> list[Tensor]:
         """Videos ``[B, C, N, H, W]`` in [-1, 1] of each stage.
 
         Args:
-            prompt: Labels of B videos; frame rates are those of the plan.
+            prompt: Labels of B videos; with a plan, frame rates are those of the plan.
             seeds: A seed per video, on which it depends alone, not on the rest of the batch.
             plan: The length and the frame rates. A stage that enlarges does so at the last rate, window by window.
-            given: Frames that are known, for each stage in its size; None: none.
+                None: as long as the models' own, N = T.
+            given: With a plan, frames that are known, for each stage in its size; None: none.
             on_evaluation: Called at every evaluation of a denoiser.
 
         Raises:
@@ -73,30 +74,36 @@ class Cascade:
         """
         videos: list[Tensor] = []
         for number, stage in enumerate(self.stages):
-            known = None if given is None else given[number]
-            if number == 0:
-                videos.append(plan.sample(stage, prompt, seeds, known, on_evaluation))
+            labels, own = prompt, list(seeds)
+            if number:
+                labels = replace(prompt, low_res=_with_noise(videos[-1], self.levels[number - 1], seeds, number))
+                own = [seed_of(seed, number, 0) for seed in seeds]
+            if plan is None:
+                videos.append(stage.sample(labels, own, on_evaluation))
                 continue
-            labels = replace(prompt, low_res=_with_noise(videos[-1], self.levels[number - 1], seeds, number))
-            own = [seed_of(seed, number, 0) for seed in seeds]
-            videos.append(_enlarging(plan).sample(stage, labels, own, known, on_evaluation))
+            known = None if given is None else given[number]
+            videos.append(self._plan_of(number, plan).sample(stage, labels, own, known, on_evaluation))
         return videos
 
-    def num_windows(self, plan: LongVideo, given: Sequence[int] = ()) -> list[int]:
+    def num_windows(self, plan: LongVideo | None, given: Collection[int] = ()) -> list[int]:
         """How many windows each stage samples.
 
         Args:
             plan: As in `sample`.
             given: Places of frames that are given.
+
+        Raises:
+            ValueError: As of `LongVideo.windows`.
         """
-        plans = [plan] + [_enlarging(plan)] * (len(self.stages) - 1)
+        if plan is None:
+            return [1] * len(self.stages)
         sizes = [stage.shape.num_frames for stage in self.stages]
-        return [len(each.windows(size, given)) for each, size in zip(plans, sizes, strict=True)]
+        return [len(self._plan_of(number, plan).windows(size, given)) for number, size in enumerate(sizes)]
 
-
-def _enlarging(plan: LongVideo) -> LongVideo:
-    """The plan of a stage that enlarges: all frames are there, at the last rate."""
-    return replace(plan, rates=plan.rates[-1:])
+    @staticmethod
+    def _plan_of(number: int, plan: LongVideo) -> LongVideo:
+        """The plan of a stage: where it enlarges, all frames are there, at the last rate."""
+        return replace(plan, rates=plan.rates[-1:]) if number else plan
 
 
 def _with_noise(videos: Tensor, level: float, seeds: Sequence[int], number: int) -> LowRes:

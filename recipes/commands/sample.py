@@ -24,25 +24,27 @@ def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
     words, settings = _settings(argv)
     options = _parser().parse_intermixed_args(words)
+    names = [options.run, *_further_runs(options.prompts)]
+    del options.prompts[: len(names) - 1]
     wishes = _wishes(options)
     _check_processes(options)
+    if options.checkpoint and len(names) > 1:
+        raise UserError("--checkpoint is of one model: name runs alone, whose newest weights are taken")
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import grid_columns
-    from ..generation import OneModel
-    from ..run import find_run, find_weights, is_exported, load_model, model_section, read_config
+    from ..run import find_run, is_exported
+    from ..stages import open_stages
     from ..videos import VideoFolder
 
-    folder = find_run(options.run, options.trust)
-    weights = options.checkpoint or find_weights(folder)
-    section = model_section(folder, options.steps, options.guidance, settings)
-    fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
+    runs = [find_run(name, options.trust) for name in names]
+    fps = options.fps or usual_fps(runs[0])
+    stages = open_stages(runs, options, settings, fps)
     requests = requests_of(wishes, options.num, options.seed, fps)
-    default = Path("samples") if is_exported(folder) else folder / "samples"
-    videos = VideoFolder(requests, _made_with(folder, weights, section) | _machine(options), options.out, default)
+    default = Path("samples") if is_exported(runs[-1]) else runs[-1] / "samples"
+    videos = VideoFolder(requests, stages.made_with() | _machine(options), options.out, default)
     videos.check()
-    maker = OneModel(load_model(folder, weights, options.steps, options.guidance, "cpu", settings))
-    _make(maker, videos, options, grid_columns(len(wishes), options.num))
+    _make(stages.load(), videos, options, grid_columns(len(wishes), options.num))
 
 
 def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, columns: int) -> None:
