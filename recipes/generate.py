@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +13,8 @@ from tqdm import tqdm
 from ..components import VideoDiffusion
 from ..components.interfaces import Prompt
 from ..components.media import to_uint8
+from .run import versions
+from .sampling import sampling_settings
 
 
 def generate(
@@ -31,17 +35,61 @@ def generate(
         batch_size: Videos sampled at a time; less needs less memory.
         precision: ``32-true``, ``bf16-mixed``, or ``auto``: as the device computes best.
     """
-    if precision == "auto":
-        precision = machine_precision(model.device.type)
-    size = torch.tensor([model.shape.height, model.shape.width], dtype=torch.float32)
     starts = range(0, len(captions), batch_size)
     with tqdm(total=len(starts) * num_evaluations(model), desc="sampling", unit="eval") as progress:
         for start in starts:
-            texts = list(captions[start : start + batch_size])
-            prompt = Prompt(texts, torch.full((len(texts),), fps), size.expand(len(texts), 2))
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                videos = model.sample(prompt, seeds[start : start + batch_size], progress.update)
-            yield to_uint8(videos)
+            batch = slice(start, start + batch_size)
+            yield sample_batch(model, captions[batch], seeds[batch], fps, precision, progress.update)
+
+
+def sample_batch(
+    model: VideoDiffusion,
+    captions: Sequence[str],
+    seeds: Sequence[int],
+    fps: float,
+    precision: str,
+    on_evaluation: Callable[[], object],
+) -> Tensor:
+    """Videos of one batch, uint8 ``[B, C, T, H, W]``.
+
+    Args:
+        model: A trained model.
+        captions: B texts.
+        seeds: B seeds.
+        fps: As in `generate`.
+        precision: As in `generate`.
+        on_evaluation: Called at every evaluation of the denoiser; what it raises ends the sampling.
+    """
+    if precision == "auto":
+        precision = machine_precision(model.device.type)
+    size = torch.tensor([model.shape.height, model.shape.width], dtype=torch.float32)
+    prompt = Prompt(list(captions), torch.full((len(captions),), fps), size.expand(len(captions), 2))
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+        return to_uint8(model.sample(prompt, seeds, on_evaluation))
+
+
+def sampling_record(
+    model: VideoDiffusion, section: dict[str, Any], folder: Path, weights: Path, fps: float
+) -> dict[str, Any]:
+    """What there is to know of a sample besides its prompt and seed, for the line in ``meta.jsonl``.
+
+    Args:
+        model: The model that sampled it.
+        section: The section ``model`` of its config, with the settings of the sampling.
+        folder: The run folder.
+        weights: The file of the weights.
+        fps: Frames per second.
+    """
+    return {
+        "fps": fps,
+        "sampler": type(model.sampler).__name__,
+        "steps": model.sampler.num_steps,
+        "guidance": getattr(model.guidance, "scale", None),
+        "settings": sampling_settings(section),
+        "run": f"{folder.parent.name}/{folder.name}",
+        "checkpoint": weights.name,
+        "versions": versions(),
+    }
 
 
 def num_evaluations(model: VideoDiffusion) -> int:

@@ -27,6 +27,7 @@ from ..components.media import write_bytes
 from .errors import UserError, did_you_mean
 from .explain import explain
 from .parsing import Builder, Parser, know_our_classes
+from .sampling import with_sampling
 from .shipped import CONFIG, ENVIRONMENT, HERE, LATEST, RUNS
 
 Part = TypeVar("Part")
@@ -126,14 +127,7 @@ def model_section(
     Raises:
         UserError: The config or a setting is wrong.
     """
-    section = with_settings(read_config(run)["model"], settings)
-    for name, setting, value in (("sampler", "num_steps", num_steps), ("guidance", "scale", guidance)):
-        part = section["init_args"][name].setdefault("init_args", {})
-        while isinstance(part.get("guidance"), dict):  # what is around another guidance has no scale of its own
-            part = part["guidance"].setdefault("init_args", {})
-        if value is not None:
-            part[setting] = value
-    return section
+    return with_sampling(with_settings(read_config(run)["model"], settings), num_steps, guidance)
 
 
 def with_settings(section: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -208,6 +202,11 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
         raise UserError(f"{folder / CONFIG} is not the config of a run: it has no section `model`")
     return config
+
+
+def usual_fps(folder: Path) -> float:
+    """The frames per second that the grids of a run have."""
+    return ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

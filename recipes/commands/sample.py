@@ -15,46 +15,35 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
+from ..sampling import OPTIONS, split_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-PARTS = ("sampler", "guidance", "levels")
-"""What sampling alone needs of a model, so that others than in training can be set: ``--model.sampler``."""
-
-
 def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
-    words, settings = _settings(argv)
+    words, settings = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
     prompts = _prompts(options)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import MAX_FPS, MIN_FPS, grid_columns, write_grid
-    from ..generate import generate
-    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, read_config, versions
+    from ..generate import generate, sampling_record
+    from ..run import PRETRAINED, find_run, find_weights, load_model, model_section, usual_fps
 
     if options.fps is not None and not MIN_FPS <= options.fps <= MAX_FPS:
         raise UserError(f"--fps {options.fps}: it must be {MIN_FPS} to {MAX_FPS}")
     folder = find_run(options.run)
     weights = options.checkpoint or find_weights(folder)
     model = load_model(folder, weights, options.steps, options.guidance, options.device, settings)
-    fps = options.fps or ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
+    fps = options.fps or usual_fps(folder)
     default = Path("samples") if PRETRAINED in folder.parents else folder / "samples"
     try:
         out = _folder(options.out, default)
     except OSError as error:
         raise UserError(f"{options.out or default} cannot be written: {error.strerror}") from error
-    meta = {
-        "fps": fps,
-        "sampler": type(model.sampler).__name__,
-        "steps": model.sampler.num_steps,
-        "guidance": getattr(model.guidance, "scale", None),
-        "settings": _sampling_settings(model_section(folder, options.steps, options.guidance, settings)),
-        "run": f"{folder.parent.name}/{folder.name}",
-        "checkpoint": weights.name,
-        "versions": versions(),
-    }
+    section = model_section(folder, options.steps, options.guidance, settings)
+    meta = sampling_record(model, section, folder, weights, fps)
     captions = [prompt for prompt in prompts for _ in range(options.num)]
     seeds = [options.seed + i for _ in prompts for i in range(options.num)]
     try:
@@ -74,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="snapvideo sample",
         description="Make videos of texts.",
-        epilog=f"{_options()} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
+        epilog=f"{OPTIONS} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
     parser.add_argument("run", metavar="RUN", help="run folder, as runs/demo/latest, or a shipped model, as demo")
@@ -91,33 +80,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     return parser
-
-
-def _settings(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Words of the command line, and the settings among them, ``--model.sampler=DDIM``.
-
-    Raises:
-        UserError: A setting of another part, which training has fixed.
-    """
-    words, settings = [], []
-    rest = iter(argv)
-    for word in rest:
-        if not word.startswith("--model."):
-            words.append(word)
-            continue
-        if not word.startswith(tuple(f"--model.{part}" for part in PARTS)):
-            raise UserError(f"{word}: training has fixed it; {_options()} can be set")
-        settings.append(word if "=" in word else f"{word}={next(rest, '')}")
-    return words, settings
-
-
-def _options() -> str:
-    return ", ".join(f"--model.{part}" for part in PARTS)
-
-
-def _sampling_settings(section: dict[str, Any]) -> dict[str, Any]:
-    """What a sample depends on besides the weights, for its record."""
-    return {part: section["init_args"][part] for part in PARTS if section["init_args"].get(part) is not None}
 
 
 def _prompts(options: argparse.Namespace) -> list[str]:
