@@ -1,4 +1,4 @@
-"""What sampling needs of a model besides its weights: parts that can be others than in training, and other each time."""
+"""What sampling needs of a model besides its weights: parts that can be other than in training, each time anew."""
 
 from __future__ import annotations
 
