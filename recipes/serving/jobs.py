@@ -16,7 +16,7 @@ from .gallery import Made
 from .request import Request
 
 Report: TypeAlias = Callable[[int, int], None]
-"""Called at each evaluation with how many are done and how many there are; it raises `Cancelled` to end the sampling."""
+"""Called at each evaluation with how many are done and how many there are; it may raise `Cancelled`."""
 
 
 class Cancelled(Exception):
@@ -83,7 +83,7 @@ class Jobs:
             if any(job.owner == owner for job in self._line):
                 raise UserError("Your last video is not done yet: wait for it, or cancel it.")
             if len(self._line) > self._max_waiting:
-                raise UserError(f"{self._max_waiting} videos are waiting already, and no more can: try again later.")
+                raise UserError(f"Too many videos are waiting already ({self._max_waiting}): try again later.")
             job = Job(owner, request)
             self._line.append(job)
             self._worker.submit(self._run, job)

@@ -54,7 +54,6 @@ class Page:
             placeholder="a red circle moves left",
             lines=3,
             max_lines=6,
-            autofocus=True,
             elem_id="prompt",
         )
         with gr.Row(equal_height=True):

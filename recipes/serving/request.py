@@ -92,13 +92,13 @@ class Limits:
 
 def _number(name: str, value: object, low: float, high: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        given = f"{value:g}" if isinstance(value, int | float) else "no number"
-        raise UserError(f"{name} is {given}: it must be {low:g} to {high:g}.")
+        given = f"{value:.10g}" if isinstance(value, int | float) else "no number"
+        raise UserError(f"{name} is {given}: it must be {low:.10g} to {high:.10g}.")
     return float(value)
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:
     number = _number(name, value, low, high)
     if number % 1:
-        raise UserError(f"{name} is {number:g}: it must be a whole number.")
+        raise UserError(f"{name} is {number:.10g}: it must be a whole number.")
     return int(number)

@@ -10,6 +10,7 @@ import tempfile
 import threading
 from functools import partial
 from importlib.util import find_spec
+from pathlib import Path
 
 from ..errors import UserError
 from .gallery import Gallery, Made
@@ -71,7 +72,9 @@ def serve(maker: VideoMaker, gallery: Gallery, limits: Limits, host: str, port: 
                     f"warning: --host {host} opens the page to everybody who reaches this machine; it has no password",
                     file=sys.stderr,
                 )
-            print(f"page: {url} (Ctrl-C ends it)\nvideos: {gallery.folder}", flush=True)
+            inside = gallery.folder.is_relative_to(Path.cwd())
+            near = os.path.relpath(gallery.folder) if inside else gallery.folder
+            print(f"page: {url} (Ctrl-C ends it)\nvideos: {near}", flush=True)
             threading.Event().wait()
         except KeyboardInterrupt:
             print("closing the page")
