@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeAlias
+from typing import Any, Protocol, Self, TypeAlias
 
 import torch
 from lightning.pytorch import LightningModule
@@ -28,6 +28,9 @@ Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 Denoise: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """The contract: (x = clean + sigma * noise ``[B, C, T, H, W]``, sigma ``[B]``) -> estimate of the clean video."""
+
+Steer: TypeAlias = Callable[[Denoise], Denoise]
+"""What samples are steered by beside captions: makes another denoiser of one."""
 
 Noise: TypeAlias = Callable[[], Tensor]
 """A source of standard normal noise: each call gives fresh noise ``[B, C, T, H, W]``."""
@@ -343,3 +346,27 @@ class Guidance(ABC):
     @abstractmethod
     def __call__(self, branches: Branches) -> Denoise:
         """A denoiser of one video's sampling, steered towards the condition."""
+
+
+class VideoModel(Protocol):
+    """What samples videos of one size: `VideoDiffusion`, or what stands in for it."""
+
+    @property
+    def shape(self) -> VideoShape:
+        """The size of the videos that it samples."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        ...
+
+    def sample(
+        self,
+        prompt: Prompt,
+        seeds: Sequence[int],
+        on_evaluation: Callable[[], object] | None = None,
+        steer: Steer | None = None,
+    ) -> Tensor:
+        """Videos ``[B, C, T, H, W]`` in [-1, 1]; see `VideoDiffusion.sample`."""
+        ...

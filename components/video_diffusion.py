@@ -29,6 +29,7 @@ from .interfaces import (
     Prompt,
     Sampler,
     State,
+    Steer,
     VideoBatch,
     VideoShape,
 )
@@ -57,7 +58,8 @@ class Denoiser:
     def _prepared(self) -> Condition:
         if isinstance(self.backbone, FSDPModule):  # its weights are whole in `forward` alone
             return self.condition
-        return self.backbone.prepare(self.condition)
+        with torch.no_grad():  # it outlives the evaluation
+            return self.backbone.prepare(self.condition)
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Estimate of the clean video of ``x`` ``[B, C, T, H, W]`` at noise levels sigma ``[B]``."""
@@ -72,7 +74,8 @@ class Denoiser:
         out = self.backbone(x, c_noise, self._prepared, self.state)
         if isinstance(out, Tensor):
             raise ValueError(f"{type(self.backbone).__name__}.forward returned a tensor: return (prediction, state)")
-        prediction, self.state = out
+        prediction, state = out
+        self.state = None if state is None else state.detach()  # a gradient is that of one evaluation
         return _of_shape(x, prediction, self.backbone)
 
 
@@ -274,14 +277,22 @@ class VideoDiffusion(LightningModule):
         first = (batch_idx * self.trainer.world_size + self.global_rank) << 16  # batches may differ in size
         return self.sample(batch, range(first, first + len(batch)))
 
+    @torch.inference_mode(False)  # Lightning's: what is made in it has no gradient ever, and `steer` may want one
     @torch.no_grad()
-    def sample(self, prompt: Prompt, seeds: Sequence[int], on_evaluation: Callable[[], object] | None = None) -> Tensor:
+    def sample(
+        self,
+        prompt: Prompt,
+        seeds: Sequence[int],
+        on_evaluation: Callable[[], object] | None = None,
+        steer: Steer | None = None,
+    ) -> Tensor:
         """Videos ``[B, C, T, H, W]`` in [-1, 1] for a prompt, in evaluation mode.
 
         Args:
             prompt: Labels of B videos.
             seeds: A seed per video; a video depends on its own seed, prompt and settings, not on the rest of the batch.
             on_evaluation: Called at every evaluation of the denoiser (for progress bars).
+            steer: Makes another denoiser of the guided one, such as `Reconstruction`; None: it stays as it is.
 
         Raises:
             ValueError: The number of seeds isn't the number of prompts.
@@ -299,6 +310,8 @@ class VideoDiffusion(LightningModule):
             conditional = Denoiser(self.framework, self.backbone, self._condition(prompt, ~null))
             unconditional = Denoiser(self.framework, self.backbone, self._condition(prompt, null))
             denoise = self.guidance(DenoiserPair(conditional, unconditional))
+            if steer is not None:
+                denoise = steer(denoise)
 
             def counted(x: Tensor, sigma: Tensor) -> Tensor:
                 if on_evaluation is not None:

@@ -2,6 +2,8 @@
 
 from .guidance import ClassifierFree, Oscillating, Threshold
 from .levels import CosineLevels, LinearLevels, RhoLevels
+from .long import GivenFrames, LongVideo
+from .reconstruction import Reconstruction
 from .solvers import DDIM, Ancestral, Churn, DPMSolver, Euler, Heun
 
 __all__ = [
@@ -12,9 +14,12 @@ __all__ = [
     "CosineLevels",
     "DPMSolver",
     "Euler",
+    "GivenFrames",
     "Heun",
     "LinearLevels",
+    "LongVideo",
     "Oscillating",
+    "Reconstruction",
     "RhoLevels",
     "Threshold",
 ]

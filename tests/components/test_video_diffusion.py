@@ -1,6 +1,7 @@
 """VideoDiffusion: losses, randomness and samples of a small model."""
 
 import dataclasses
+import gc
 import math
 from collections.abc import Iterable
 from types import SimpleNamespace
@@ -8,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from snapvideo.components import EDM, FIT, ClassifierFree, Heun, LinearLevels, VideoDiffusion
+from snapvideo.components import EDM, FIT, ClassifierFree, Heun, LinearLevels, Reconstruction, VideoDiffusion
 from snapvideo.components.conditioning import ByteText, Conditioners, FrameRate, Resolution
 from snapvideo.components.interfaces import Condition, Prompt, VideoBatch, VideoShape
 from snapvideo.components.video_diffusion import Denoiser, DenoiserPair
@@ -121,6 +122,50 @@ def test_one_evaluation_for_both_branches_is_two(alone):
                 torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
     fresh, _ = denoisers(model)
     assert not torch.allclose(fresh(x, levels), one(x, levels), atol=1e-3)  # the latents matter
+
+
+def with_graph() -> list[torch.Tensor]:
+    """Tensors that keep a graph alive."""
+    gc.collect()
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), torch.Tensor) and thing.grad_fn is not None]
+
+
+def test_known_frames_come_out_as_given_and_no_gradient_stays():
+    model, before, graphs = small_model(), len(with_graph()), []
+    model.conditioner.requires_grad_(False)
+    frozen = [weight.requires_grad for weight in model.parameters()]
+    frames = torch.rand(2, *SHAPE) * 2 - 1
+
+    def steer(denoise):
+        steered = Reconstruction(frames, torch.tensor([True, False]))(denoise)
+
+        def watched(y, sigma):
+            estimate = steered(y, sigma)
+            graphs.append(len(with_graph()))
+            return estimate
+
+        return watched
+
+    video = model.sample(prompt("a red circle", "blue"), [3, 4], steer=steer)
+    torch.testing.assert_close(video[:, :, 0], frames[:, :, 0])
+    assert not video.requires_grad and not torch.allclose(video, model.sample(prompt("a red circle", "blue"), [3, 4]))
+    assert graphs == [before] * 5  # the latents that an evaluation leaves do not hold on to it
+    assert all(weight.grad is None for weight in model.parameters())
+    assert [weight.requires_grad for weight in model.parameters()] == frozen
+    alone = model.sample(prompt("blue"), [4], steer=Reconstruction(frames[1:], torch.tensor([True, False])))
+    torch.testing.assert_close(alone, video[1:], rtol=0, atol=1e-4)
+
+
+def test_known_frames_in_inference_mode_and_in_bf16():
+    model, frames = small_model(), torch.rand(1, *SHAPE) * 2 - 1
+    steer = Reconstruction(frames, torch.tensor([True, False]))
+    expected = model.sample(prompt("a red circle"), [3], steer=steer)
+    with torch.inference_mode():
+        assert torch.equal(model.sample(prompt("a red circle"), [3], steer=steer), expected)
+    with torch.autocast("cpu", torch.bfloat16):
+        video = model.sample(prompt("a red circle"), [3], steer=steer)
+    torch.testing.assert_close(video[:, :, 0], frames[:, :, 0])
+    torch.testing.assert_close(video, expected, rtol=0, atol=0.05)
 
 
 def test_levels_take_the_place_of_the_frameworks():
