@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..components import VideoDiffusion
-from ..components.interfaces import Prompt
+from ..components.interfaces import Prompt, Steer
 from ..components.media import to_uint8
 from .run import versions
 from .sampling import sampling_settings
@@ -49,6 +49,7 @@ def sample_batch(
     fps: float,
     precision: str,
     on_evaluation: Callable[[], object],
+    steer: Steer | None = None,
 ) -> Tensor:
     """Videos of one batch, uint8 ``[B, C, T, H, W]``.
 
@@ -59,13 +60,14 @@ def sample_batch(
         fps: As in `generate`.
         precision: As in `generate`.
         on_evaluation: Called at every evaluation of the denoiser; what it raises ends the sampling.
+        steer: See `VideoDiffusion.sample`.
     """
     if precision == "auto":
         precision = machine_precision(model.device.type)
     size = torch.tensor([model.shape.height, model.shape.width], dtype=torch.float32)
     prompt = Prompt(list(captions), torch.full((len(captions),), fps), size.expand(len(captions), 2))
     with torch.autocast(model.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-        return to_uint8(model.sample(prompt, seeds, on_evaluation))
+        return to_uint8(model.sample(prompt, seeds, on_evaluation, steer))
 
 
 def sampling_record(

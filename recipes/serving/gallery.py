@@ -12,8 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...components.media import enlarge, write_mp4
+from ...components.media import encode_png, enlarge, write_bytes, write_mp4
 from ..errors import UserError
+from .request import Request
 
 META = "meta.jsonl"
 NUM_SHOWN = 24
@@ -30,6 +31,7 @@ class Made:
         steps: Steps of the sampler.
         guidance: Scale of the guidance; None: the model has no such setting.
         fps: Frames per second.
+        first_frame: The PNG file of the frame that it was to begin with; None: there was none.
     """
 
     file: Path
@@ -38,6 +40,7 @@ class Made:
     steps: int
     guidance: float | None
     fps: float
+    first_frame: Path | None = None
 
 
 class Gallery:
@@ -74,19 +77,23 @@ class Gallery:
         with self._lock:
             return self._made[: -NUM_SHOWN - 1 : -1]
 
-    def add(self, video: Tensor, prompt: str, seed: int, record: dict[str, Any]) -> Made:
+    def add(self, video: Tensor, request: Request, record: dict[str, Any]) -> Made:
         """Write a video and its line.
 
         Args:
             video: uint8 ``[C, T, H, W]``.
-            prompt: What was asked for.
-            seed: Seed of the noise.
+            request: What was asked for.
             record: The rest of what is to be known of it: see `sampling_record`.
         """
-        name = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{uuid.uuid4().hex}.mp4"
-        write_mp4(self.folder / name, enlarge(video), record["fps"])
-        line = json.dumps({"file": name, "prompt": prompt, "seed": seed} | record, ensure_ascii=False)
-        made = Made(self.folder / name, prompt, seed, record["steps"], record["guidance"], record["fps"])
+        name = f"{time.strftime('%Y-%m-%d_%H%M%S')}_{uuid.uuid4().hex}"
+        files = {"file": f"{name}.mp4"}
+        write_mp4(self.folder / files["file"], enlarge(video), record["fps"])
+        if request.first_frame is not None:
+            files["first_frame"] = f"{name}.png"
+            write_bytes(self.folder / files["first_frame"], encode_png(request.first_frame))
+        known = files | {"prompt": request.prompt, "seed": request.seed} | record
+        made = self._made_of(known)
+        line = json.dumps(known, ensure_ascii=False)
         with self._lock:
             with self.meta.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
@@ -96,10 +103,13 @@ class Gallery:
     def _read(self, line: str) -> Made | None:
         """The video of a line; None if the line is damaged or its file is gone."""
         try:
-            known = json.loads(line)
-            file = self.folder / Path(known["file"]).name
-            if not file.is_file():
-                return None
-            return Made(file, *(known[name] for name in ("prompt", "seed", "steps", "guidance", "fps")))
+            made = self._made_of(json.loads(line))
         except (ValueError, KeyError, TypeError):
             return None
+        return made if made.file.is_file() else None
+
+    def _made_of(self, known: dict[str, Any]) -> Made:
+        """The video that a line tells of; its files are in this folder, whatever the line says."""
+        frame = self.folder / Path(known["first_frame"]).name if "first_frame" in known else None
+        values = (known[name] for name in ("prompt", "seed", "steps", "guidance", "fps"))
+        return Made(self.folder / Path(known["file"]).name, *values, first_frame=frame)

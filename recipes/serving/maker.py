@@ -12,6 +12,7 @@ from ...components.interfaces import Guidance, Sampler, VideoShape
 from ..generate import num_evaluations, sample_batch, sampling_record
 from ..run import PRETRAINED, build_part, find_run, find_weights, load_model, model_section, usual_fps
 from ..sampling import with_sampling
+from .first_frame import begin_with
 from .jobs import Report
 from .request import Request
 
@@ -78,5 +79,8 @@ class VideoMaker:
             done += 1
             report(done, total)
 
-        (video,) = sample_batch(self._model, [request.prompt], [request.seed], request.fps, self._precision, count)
+        frame = request.first_frame
+        steer = None if frame is None else begin_with(frame, self.shape)
+        texts, seeds = [request.prompt], [request.seed]
+        (video,) = sample_batch(self._model, texts, seeds, request.fps, self._precision, count, steer)
         return video, sampling_record(self._model, section, self.folder, self.weights, request.fps)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from html import escape
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import gradio as gr
+from gradio.data_classes import ImageData
+from torch import Tensor
 
 from ..errors import UserError
+from .first_frame import read_first_frame
 from .gallery import Gallery, Made
 from .jobs import Job, Jobs
 from .maker import VideoMaker
@@ -25,6 +29,16 @@ Updates: TypeAlias = dict[Any, Any]
 """Component of the page -> what it shows next."""
 
 
+class Picture(gr.Image):
+    """An image whose uploaded file is handed on as it is: Gradio would open it, whatever it is."""
+
+    is_template = True  # in the browser it is an Image
+
+    def preprocess(self, payload: ImageData | None) -> str | None:
+        """The path of the file."""
+        return None if payload is None else payload.path
+
+
 class Page:
     """The page of a model.
 
@@ -36,7 +50,9 @@ class Page:
     """
 
     def __init__(self, maker: VideoMaker, gallery: Gallery, jobs: Jobs, limits: Limits) -> None:
-        self._gallery, self._jobs, self._limits = gallery, jobs, limits
+        self._gallery, self._jobs, self._limits, self._shape = gallery, jobs, limits, maker.shape
+        self._guided = maker.guidance is not None
+        self._reading = asyncio.Lock()
         with gr.Blocks(title=f"snapvideo: {maker.name}", analytics_enabled=False, delete_cache=(600, 3600)) as blocks:
             gr.HTML(_heading(maker), elem_id="heading")
             with gr.Row(equal_height=False):
@@ -62,11 +78,19 @@ class Page:
         self._steps = gr.Slider(
             1, self._limits.max_steps, min(maker.steps, self._limits.max_steps), step=1, label="Steps", elem_id="steps"
         )
-        guided = maker.guidance is not None
+        guidance = min(maker.guidance or 0, MAX_GUIDANCE)
         self._guidance = gr.Slider(
-            0, MAX_GUIDANCE, maker.guidance, step=0.1, label="Guidance", visible=guided, elem_id="guidance"
+            0, MAX_GUIDANCE, guidance, step=0.1, label="Guidance", visible=self._guided, elem_id="guidance"
         )
         self._fps = gr.Slider(1, max(MAX_RATE, maker.fps), maker.fps, step=1, label="Frames per second", elem_id="fps")
+        with gr.Accordion("First frame", open=False, elem_id="first") as self._drawer:
+            self._first = Picture(
+                label="Image that the video begins with",
+                sources=["upload", "clipboard"],
+                height=200,
+                buttons=[],
+                elem_id="frame",
+            )
         with gr.Row():
             self._go = gr.Button("Make video", variant="primary", elem_id="make")
             self._stop = gr.Button("Cancel", interactive=False, elem_id="cancel")
@@ -111,10 +135,10 @@ class Page:
         )
 
     def _connect(self, blocks: gr.Blocks) -> None:
-        fields = [self._prompt, self._seed, self._random, self._steps, self._guidance, self._fps]
+        fields = [self._prompt, self._seed, self._random, self._steps, self._guidance, self._fps, self._first]
         past = [self._past, self._history, self._shown]
         outputs = [self._progress, self._go, self._stop, self._seed, self._video, self._about, *past]
-        loaded = [*fields, self._video, self._about]
+        loaded = [*fields, self._drawer, self._video, self._about]
         common = {"show_progress": "hidden", "api_visibility": "private", "concurrency_limit": None}
         gr.on([self._go.click, self._prompt.submit], self._make, fields, outputs, trigger_mode="once", **common)
         self._stop.click(self._cancel, None, self._stop, **common)
@@ -131,6 +155,7 @@ class Page:
         steps: float,
         guidance: float | None,
         fps: float,
+        image: str | None,
         visitor: gr.Request,
     ) -> AsyncIterator[Updates]:
         """Make a video, and show how far it is."""
@@ -138,7 +163,9 @@ class Page:
         try:
             if seed is None and not random:
                 raise UserError("The seed is empty: type a number, or have another each time.")
-            request = self._limits.request(prompt, None if random else seed, steps, guidance, fps)
+            frame = None if image is None else await self._read(image)
+            scale = guidance if self._guided else None
+            request = self._limits.request(prompt, None if random else seed, steps, scale, fps, frame)
             job = self._jobs.submit(owner, request)
         except UserError as error:
             yield {self._progress: _problem(str(error))}
@@ -163,6 +190,11 @@ class Page:
         if job.made is not None:
             end |= self._show(job.made) | self._now()
         yield end | {self._progress: self._state(job)}
+
+    async def _read(self, image: str) -> Tensor:
+        """The first frame, of an uploaded file; one at a time, since images take memory."""
+        async with self._reading:
+            return await asyncio.to_thread(read_first_frame, Path(image), self._shape)
 
     def _cancel(self, visitor: gr.Request) -> gr.Button:
         self._jobs.cancel(str(visitor.session_hash))
@@ -196,6 +228,8 @@ class Page:
         words = [f"seed {made.seed}", f"{made.steps} steps", f"{made.fps:g} frames per second"]
         if made.guidance is not None:
             words.insert(2, f"guidance {made.guidance:g}")
+        if made.first_frame is not None:
+            words.append("from a first frame")
         return {
             self._video: str(made.file),
             self._about: f"<p><q>{escape(made.prompt)}</q><br>{', '.join(words)}</p>",
@@ -214,6 +248,8 @@ class Page:
             self._steps: made.steps,
             self._guidance: made.guidance,
             self._fps: made.fps,
+            self._drawer: gr.Accordion(open=made.first_frame is not None),
+            self._first: None if made.first_frame is None else str(made.first_frame),
         }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from ...components.media import MAX_FPS, MIN_FPS
 from ..errors import UserError
 
@@ -14,7 +16,7 @@ MAX_SEED = 2**32 - 1
 MAX_GUIDANCE = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Request:
     """A video that somebody asks for.
 
@@ -24,6 +26,7 @@ class Request:
         steps: Steps of the sampler.
         guidance: Scale of the guidance; None: that of the run.
         fps: Frames per second.
+        first_frame: What it begins with, uint8 ``[C, H, W]``; None: what the model draws.
     """
 
     prompt: str
@@ -31,6 +34,7 @@ class Request:
     steps: int
     guidance: float | None
     fps: float
+    first_frame: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,15 @@ class Limits:
             if value < 1:
                 raise UserError(f"--{name.replace('_', '-')} {value}: it must be at least 1")
 
-    def request(self, prompt: object, seed: object, steps: object, guidance: object, fps: object) -> Request:
+    def request(
+        self,
+        prompt: object,
+        seed: object,
+        steps: object,
+        guidance: object,
+        fps: object,
+        first_frame: Tensor | None = None,
+    ) -> Request:
         """A request of what the fields of the page hold, which may be anything.
 
         Args:
@@ -66,6 +78,7 @@ class Limits:
             steps: A whole number.
             guidance: A number, or None for a model without guidance.
             fps: A number.
+            first_frame: As `read_first_frame` reads it.
 
         Raises:
             UserError: A value cannot be used; the message says what can.
@@ -76,6 +89,7 @@ class Limits:
             _whole("Number of steps", steps, 1, self.max_steps),
             None if guidance is None else _number("Guidance", guidance, 0, MAX_GUIDANCE),
             _number("Frame rate", fps, MIN_FPS, MAX_FPS),
+            first_frame,
         )
 
     def _prompt(self, prompt: object) -> str:

@@ -34,12 +34,14 @@ def check_serving(host: str, port: int) -> None:
     """
     if find_spec("gradio") is None:
         raise UserError("the page needs Gradio, which is not installed: pip install 'snapvideo[serve]'")
+    if not 0 < port < 2**16:
+        raise UserError(f"--port {port}: it must be 1 to 65535")
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(f"--host {host} --port {port} cannot be used: {error}; another --port may be free") from error
 
 
@@ -85,4 +87,4 @@ def serve(maker: VideoMaker, gallery: Gallery, limits: Limits, host: str, port: 
 
 def _make(maker: VideoMaker, gallery: Gallery, request: Request, report: Report) -> Made:
     video, record = maker.make(request, report)
-    return gallery.add(video, request.prompt, request.seed, record)
+    return gallery.add(video, request, record)

@@ -72,3 +72,13 @@ def test_what_a_sampler_refuses_is_a_users_error(work):
     maker = VideoMaker("runs/demo", device="cpu")
     with pytest.raises(UserError, match="num_steps=0"):
         maker.make(Request(PROMPT, 0, 0, 1.0, 8.0), ignore)
+
+
+def test_a_video_begins_with_the_first_frame(maker):
+    frame = torch.randint(0, 256, (3, *list(maker.shape)[2:]), dtype=torch.uint8)
+    told = []
+    request = Request(PROMPT, 5, 2, 2.0, 8.0, frame)
+    video, _ = maker.make(request, lambda done, total: told.append((done, total)))
+    assert torch.equal(video[:, 0], frame) and told[-1] == (3, 3)
+    free, _ = maker.make(Request(PROMPT, 5, 2, 2.0, 8.0), ignore)
+    assert not torch.equal(video[:, 1:], free[:, 1:])

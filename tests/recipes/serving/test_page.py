@@ -5,13 +5,22 @@ import urllib.error
 import urllib.request
 
 import av
+import numpy as np
 import pytest
+from PIL import Image
 
 PROMPT = "a red circle moves left"
 PLAYS = """() => {
     const video = document.querySelector('#video video');
     return video && !video.paused && video.loop && video.currentTime > 0 && video.videoWidth;
 }"""
+
+
+def upload(visitor, file):
+    if not visitor.page.locator("#frame").is_visible():
+        visitor.page.click("#first button")
+    visitor.page.set_input_files("#frame input[type=file]", file)
+    visitor.page.wait_for_selector("#frame img, [data-testid=toast-body]")
 
 
 def lines(served):
@@ -126,6 +135,55 @@ def test_history_and_gallery_bring_settings_back_after_a_reload(visit):
     page.click("#gallery button >> nth=0")
     visitor.reads("a green triangle", "#about")
     assert page.input_value("#seed input") == "12"
+
+
+def test_an_image_is_where_the_video_begins(visit, served, tmp_path):
+    Image.new("RGB", (300, 200), (250, 20, 20)).save(tmp_path / "private name.png")
+    visitor = visit()
+    upload(visitor, tmp_path / "private name.png")
+    visitor.make(prompt=PROMPT, steps=2, seed=3)
+    visitor.reads("from a first frame", "#about")
+    line = lines(served)[-1]
+    with av.open(str(served.folder / line["file"])) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    assert np.abs(frames[0].astype(int) - [250, 20, 20]).max() <= 8
+    assert "private" not in json.dumps(line)
+    page = visitor.page
+    page.reload()
+    page.click("#history tbody tr:nth-child(1)")
+    page.wait_for_selector("#frame img")
+    visitor.make()
+    visitor.reads("Made.")
+    again = lines(served)[-1]
+    assert again["file"] != line["file"]
+    one, two = ((served.folder / made["first_frame"]).read_bytes() for made in (line, again))
+    assert one == two
+    names = {"file", "first_frame"}
+    assert {k: v for k, v in again.items() if k not in names} == {k: v for k, v in line.items() if k not in names}
+
+
+def test_what_is_no_image_is_said(visit, tmp_path):
+    (tmp_path / "x.png").write_text("<svg onload=alert(1)>")
+    Image.new("1", (20000, 4000)).save(tmp_path / "bomb.png")
+    visitor = visit()
+    for name, words in (("x.png", "(corrupt)"), ("bomb.png", "20000 × 4000 pixels")):
+        upload(visitor, tmp_path / name)
+        visitor.make(prompt=PROMPT)
+        visitor.reads(words)
+        visitor.page.click("#frame button[aria-label='Remove Image']")
+
+
+def test_a_large_upload_is_refused(visit, served, tmp_path):
+    (tmp_path / "large.png").write_bytes(bytes(2**20 + 1))
+    visitor = visit()
+    upload(visitor, tmp_path / "large.png")
+    visitor.page.wait_for_selector("text=exceed the maximum allowed size")
+    part = b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}  # of somebody who comes without the page
+    body = part + bytes(2**20 + 1) + b"\r\n--x--\r\n"
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{served.url}gradio_api/upload", body, headers))
+    assert refused.value.code == 413
 
 
 def test_text_of_visitors_is_text(visit):
