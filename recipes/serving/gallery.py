@@ -110,6 +110,6 @@ class Gallery:
 
     def _made_of(self, known: dict[str, Any]) -> Made:
         """The video that a line tells of; its files are in this folder, whatever the line says."""
+        values = {name: known[name] for name in ("prompt", "seed", "steps", "guidance", "fps")}
         frame = self.folder / Path(known["first_frame"]).name if "first_frame" in known else None
-        values = (known[name] for name in ("prompt", "seed", "steps", "guidance", "fps"))
-        return Made(self.folder / Path(known["file"]).name, *values, first_frame=frame)
+        return Made(file=self.folder / Path(known["file"]).name, first_frame=frame, **values)

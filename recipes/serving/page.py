@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import gradio as gr
-from gradio.data_classes import ImageData
 from torch import Tensor
 
 from ..errors import UserError
@@ -27,16 +26,6 @@ MAX_RATE = 60
 
 Updates: TypeAlias = dict[Any, Any]
 """Component of the page -> what it shows next."""
-
-
-class Picture(gr.Image):
-    """An image whose uploaded file is handed on as it is: Gradio would open it, whatever it is."""
-
-    is_template = True  # in the browser it is an Image
-
-    def preprocess(self, payload: ImageData | None) -> str | None:
-        """The path of the file."""
-        return None if payload is None else payload.path
 
 
 class Page:
@@ -84,16 +73,10 @@ class Page:
         )
         self._fps = gr.Slider(1, max(MAX_RATE, maker.fps), maker.fps, step=1, label="Frames per second", elem_id="fps")
         with gr.Accordion("First frame", open=False, elem_id="first") as self._drawer:
-            self._first = Picture(
-                label="Image that the video begins with",
-                sources=["upload", "clipboard"],
-                height=200,
-                buttons=[],
-                elem_id="frame",
-            )
+            self._first = _image_field()
         with gr.Row():
-            self._go = gr.Button("Make video", variant="primary", elem_id="make")
-            self._stop = gr.Button("Cancel", interactive=False, elem_id="cancel")
+            self._go = gr.Button("Make video", variant="primary", min_width=100, elem_id="make")
+            self._stop = gr.Button("Cancel", interactive=False, min_width=100, elem_id="cancel")
         self._progress = gr.HTML(elem_id="progress")
 
     def _add_result(self) -> None:
@@ -251,6 +234,20 @@ class Page:
             self._drawer: gr.Accordion(open=made.first_frame is not None),
             self._first: None if made.first_frame is None else str(made.first_frame),
         }
+
+
+def _image_field() -> gr.Image:
+    """A field whose uploaded file is handed on as it is: Gradio would open it, whatever it is."""
+    field: Any = gr.Image(
+        label="Image that the video begins with",
+        sources=["upload", "clipboard"],
+        height=200,
+        buttons=[],
+        elem_id="frame",
+    )
+    # Not by a subclass: Gradio writes a .pyi file beside the source of each.
+    field.preprocess = lambda payload: None if payload is None else payload.path
+    return field
 
 
 def _heading(maker: VideoMaker) -> str:

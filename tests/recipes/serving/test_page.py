@@ -54,8 +54,7 @@ def test_a_random_seed_is_another_each_time_and_is_shown(visit, served):
         seeds.add(lines(served)[-1]["seed"])
         visitor.reads(f"seed {lines(served)[-1]['seed']},", "#about")
         assert int(visitor.page.input_value("#seed input")) == lines(served)[-1]["seed"]
-        visitor.page.reload()
-        visitor.page.wait_for_selector("#prompt textarea")
+        visitor.reload()
     assert len(seeds) == 2
 
 
@@ -126,7 +125,7 @@ def test_history_and_gallery_bring_settings_back_after_a_reload(visit):
         visitor.make(prompt=prompt, steps=2, seed=seed)
         visitor.reads(f"seed {seed},", "#about")
     page = visitor.page
-    page.reload()
+    visitor.reload()
     page.click("#history tbody tr:nth-child(2)")
     visitor.reads("a blue square", "#about")
     assert page.input_value("#prompt textarea") == "a blue square"
@@ -149,7 +148,7 @@ def test_an_image_is_where_the_video_begins(visit, served, tmp_path):
     assert np.abs(frames[0].astype(int) - [250, 20, 20]).max() <= 8
     assert "private" not in json.dumps(line)
     page = visitor.page
-    page.reload()
+    visitor.reload()
     page.click("#history tbody tr:nth-child(1)")
     page.wait_for_selector("#frame img")
     visitor.make()
@@ -171,6 +170,27 @@ def test_what_is_no_image_is_said(visit, tmp_path):
         visitor.make(prompt=PROMPT)
         visitor.reads(words)
         visitor.page.click("#frame button[aria-label='Remove Image']")
+
+
+def test_a_first_frame_is_what_was_uploaded_and_no_other_file(visit, served, tmp_path):
+    before = lines(served)
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    visitor = visit()
+
+    def forge(route):
+        body = route.request.post_data_json
+        body["data"][-1] = {"path": str(tmp_path / "secret.png"), "meta": {"_type": "gradio.FileData"}}
+        route.continue_(post_data=json.dumps(body))
+
+    visitor.page.route("**/queue/join*", forge)
+    visitor.make(prompt=PROMPT, steps=1)
+    for _ in range(200):
+        visitor.page.wait_for_timeout(100)
+        if "was not uploaded by a user" in served.log.read_text():
+            break
+    else:
+        pytest.fail("it was not refused within 20 s")
+    assert lines(served) == before
 
 
 def test_a_large_upload_is_refused(visit, served, tmp_path):
