@@ -10,7 +10,7 @@ PIP := PIP_CONSTRAINT="$(strip $(CONSTRAINTS) $(PIP_CONSTRAINT))" $(BIN)/python 
 PROMPTS := "a red circle moves left" "a blue square moves up" "a green triangle moves right" "a yellow circle moves down"
 
 .DEFAULT_GOAL := help
-.PHONY: help install test lint types test-fast test-slow demo docs wheel format clean
+.PHONY: help install test lint types test-fast test-slow test-page demo docs wheel format clean
 
 help:  ## List the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ test-fast: install
 
 test-slow: install  ## Run the slow tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+test-page: install  ## Test the page of `snapvideo serve` in a browser; it needs Chromium.
+	$(PIP) install -e '.[serve]' playwright
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/recipes/serving
 
 demo: install  ## Sample a shipped model, train a small one, sample that.
 	$(BIN)/snapvideo sample demo $(PROMPTS)

@@ -19,6 +19,7 @@ VERBS = {
     "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "ema": ("ema", "average the weights of a training after it, over any length"),
+    "serve": ("serve", "show a page in the browser to try a model"),
     "report": ("report", "make the page of a training: curves, samples, data, recipe"),
     "export": ("export", "write a model to share, with a card; put it on the Hugging Face Hub"),
     "recipe": ("recipe", "list, show, copy and compare recipes; what training one costs"),

@@ -22,7 +22,7 @@ from ..components.trust import foreign_names
 from ..components.weights import WEIGHTS, Stored, check_weights, write_weights
 from .card import SHEET, About, Sample, card
 from .errors import UserError
-from .generation import Generation, OneModel
+from .generation import Generation
 from .record import read_environment
 from .requests import Request, batches_of
 from .run import (
@@ -37,6 +37,7 @@ from .run import (
     read_weights,
 )
 from .shipped import CENSUS, EXPORTED_CONFIG
+from .stages import Stages
 
 CARD = "README.md"
 RECORD = "record.json"
@@ -162,7 +163,7 @@ def _write_samples(model: VideoDiffusion, folder: Path, settings: Settings, fps:
     if not count:
         return []
     asked = [Request(settings.prompts[i % num_prompts], i // num_prompts, fps, f"{i:02d}") for i in range(count)]
-    generation, device = Generation(OneModel(model)), model.device.type
+    generation, device = Generation(Stages([model])), model.device.type
     with torch.autocast(device, torch.bfloat16, enabled=machine_precision(device) == "bf16-mixed"):
         made = [generation.predict_step(batch, 0)["videos"] for batch in batches_of(asked, BATCH_SIZE)]
     videos = to_uint8(torch.cat(made))

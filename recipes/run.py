@@ -28,9 +28,9 @@ from ..components.weights import WEIGHTS, check_weights
 from .errors import UserError, did_you_mean
 from .explain import explain
 from .parsing import know_our_classes
-from .shipped import CONFIG, EXPORTED_CONFIG, HERE, LATEST, RUNS, find_config
+from .sampling import with_sampling
+from .shipped import CONFIG, EXPORTED_CONFIG, LATEST, PRETRAINED, RUNS, find_config
 
-PRETRAINED = HERE / "pretrained"
 ENDS = 2**20
 """Bytes of each end of a file of weights that its fingerprint is of."""
 LAST = "checkpoints/last.ckpt"
@@ -117,12 +117,25 @@ def load_model(
         UserError: There is no such run, a setting is wrong, it has no weights, or the weights don't fit its config.
     """
     folder = find_run(run)
-    file = checkpoint or find_weights(folder)
-    model = build_model(model_section(folder, num_steps, guidance, settings))
+    section = model_section(folder, num_steps, guidance, settings)
+    return load_weights(section, checkpoint or find_weights(folder)).to(pick_device(device))
+
+
+def load_weights(section: dict[str, Any], file: Path) -> VideoDiffusion:
+    """A trained model, in evaluation mode, on the CPU.
+
+    Args:
+        section: The section ``model`` of its config.
+        file: Weights: a ``.safetensors`` or ``.ckpt`` file.
+
+    Raises:
+        UserError: The section is wrong, the file cannot be read, or the weights don't fit.
+    """
+    model = build_model(section)
     state = read_weights(file)
     check_weights(model, state, file)
     model.load_state_dict(state)
-    return model.eval().to(pick_device(device))
+    return model.eval()
 
 
 def model_section(
@@ -135,14 +148,7 @@ def model_section(
     Raises:
         UserError: The config or a setting is wrong.
     """
-    section = with_settings(read_config(run)["model"], settings)
-    for name, setting, value in (("sampler", "num_steps", num_steps), ("guidance", "scale", guidance)):
-        part = section["init_args"][name].setdefault("init_args", {})
-        while isinstance(part.get("guidance"), dict):  # what is around another guidance has no scale of its own
-            part = part["guidance"].setdefault("init_args", {})
-        if value is not None:
-            part[setting] = value
-    return section
+    return with_sampling(with_settings(read_config(run)["model"], settings), num_steps, guidance)
 
 
 def with_settings(section: dict[str, Any], settings: Sequence[str]) -> dict[str, Any]:
@@ -199,6 +205,16 @@ def read_config(folder: Path) -> dict[str, Any]:
         ValueError: It is not a config of a model.
     """
     return exported.read_config(find_config(folder) or folder / CONFIG)
+
+
+def usual_fps(folder: Path) -> float:
+    """The frames per second that the grids of a run have."""
+    return ((read_config(folder).get("sampling") or {}).get("init_args") or {}).get("fps", 8.0)
+
+
+def trained_fps(folder: Path) -> list[float]:
+    """The frames per second that a run was trained at; none are known of an exported model."""
+    return list(((read_config(folder).get("data") or {}).get("init_args") or {}).get("fps") or [])
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from .errors import UserError, did_you_mean
 
 HERE = Path(__file__).parent
+PRETRAINED = HERE / "pretrained"
 OVERLAYS = "overlays"
 SMOKE = HERE / OVERLAYS / "smoke.yaml"
 SMOKE_BACKBONES = {"FIT": HERE / OVERLAYS / "smoke_fit.yaml", "UNet": HERE / OVERLAYS / "smoke_unet.yaml"}
@@ -55,6 +57,16 @@ def find_recipe(name: str) -> Path:
             f"shipped recipes: {', '.join(recipes)}"
         )
     return shipped
+
+
+def is_run(word: str) -> bool:
+    """Whether a word names a run or a model, of this machine or, as ``USER/NAME``, of the Hub; else it is a prompt."""
+    path = Path(word).expanduser()
+    try:
+        here = any(find_config(folder) for folder in (path, path / LATEST, PRETRAINED / word))
+    except OSError:  # a text may be too long for a name of a file
+        return False
+    return here or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word) is not None
 
 
 def find_recipes(name: str) -> list[Path]:

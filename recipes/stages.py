@@ -71,23 +71,3 @@ def num_evaluations(model: VideoDiffusion) -> int:
 
     model.sampler(denoise, lambda: torch.zeros(1, 1, 1, 1, 1), model.sampling_levels())
     return len(evaluated)
-
-
-def rising_rates(fps: float, trained: Sequence[float], duration: float, size: int) -> list[float]:
-    """The frame rates of the hierarchy (paper, C.5) from one at which few windows cover a video, up to its own.
-
-    Each is a whole multiple of the one before that windows can bridge. Where one window covers the video at a rate,
-    none below it is of use.
-
-    Args:
-        fps: The video's own.
-        trained: Frame rates that the model was trained at.
-        duration: Length of the video in seconds.
-        size: Frames of a window, T.
-    """
-    rates = [fps]
-    for rate in sorted((rate for rate in trained if rate < fps), reverse=True):
-        factor = rates[0] / rate
-        if duration * rates[0] > size and abs(factor - round(factor)) < 1e-6 and round(factor) < size:
-            rates.insert(0, rate)
-    return rates

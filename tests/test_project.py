@@ -18,7 +18,7 @@ PINS = {canonicalize_name(name): version for name, version in PINS.items()}
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 
 
-@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["docs"]])
+@pytest.mark.parametrize("line", [*PROJECT["dependencies"], *EXTRAS["dev"], *EXTRAS["docs"], *EXTRAS["serve"]])
 def test_every_requirement_is_pinned_within_its_range(line):
     requirement = Requirement(line)
     pin = PINS.get(canonicalize_name(requirement.name))

@@ -1,50 +1,101 @@
-"""``snapvideo sample``: videos of texts."""
+"""``snapvideo sample``: videos of texts, by a model or a cascade of them."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import UserError
 from ..quiet import quieten
 from ..requests import Wish, fps_range, in_range, is_unicode, read_wishes, requests_of
+from ..sampling import OPTIONS, split_settings
+from ..shipped import is_run
 
 if TYPE_CHECKING:
     from ..generation import Maker
+    from ..source import Source
     from ..videos import VideoFolder
 
-PARTS = ("sampler", "guidance", "levels")
-"""What sampling alone needs of a model, so that others than in training can be set: ``--model.sampler``."""
+Number = TypeVar("Number", int, float)
 
 
 def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
-    words, settings = _settings(argv)
+    words, settings = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
-    names = [options.run, *_further_runs(options.prompts)]
-    del options.prompts[: len(names) - 1]
+    names = _take_runs(options)
+    levels = _per_run("--aug-level", options.aug_level, float, len(names) - 1)
     wishes = _wishes(options)
     _check_processes(options)
-    if options.checkpoint and len(names) > 1:
-        raise UserError("--checkpoint is of one model: name runs alone, whose newest weights are taken")
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import grid_columns
-    from ..run import find_run, is_exported
-    from ..stages import open_stages
+    from ..length import plan_of, record_of_plan
+    from ..run import find_run, is_exported, trained_fps, usual_fps
+    from ..source import record_of
+    from ..stages import Stages
     from ..videos import VideoFolder
 
     runs = [find_run(name, options.trust) for name in names]
+    sources = _sources(runs, options, settings)
     fps = options.fps or usual_fps(runs[0])
-    stages = open_stages(runs, options, settings, fps)
+    plan, given, record = None, None, record_of(sources, levels)
+    models = [source.build() for source in sources]
+    if _is_planned(options):
+        plan, given = plan_of(options, fps, trained_fps(runs[0]), models[0].shape.num_frames)
+        fps, record = plan.rates[-1], record | record_of_plan(plan, given)
+    Stages(models, levels, plan, given)  # what is wrong is said before weights are read
     requests = requests_of(wishes, options.num, options.seed, fps)
     default = Path("samples") if is_exported(runs[-1]) else runs[-1] / "samples"
-    videos = VideoFolder(requests, stages.made_with() | _machine(options), options.out, default)
+    videos = VideoFolder(requests, record | _machine(options), options.out, default)
     videos.check()
-    _make(stages.load(), videos, options, grid_columns(len(wishes), options.num))
+    maker = Stages([source.load() for source in sources], levels, plan, given)
+    _make(maker, videos, options, grid_columns(len(wishes), options.num))
+
+
+def _take_runs(options: argparse.Namespace) -> list[str]:
+    """The runs of the command line: those among the first words of the prompts are taken from there.
+
+    Raises:
+        UserError: A checkpoint is named, and there are several.
+    """
+    names = [options.run]
+    while options.prompts and is_run(options.prompts[0]):
+        names.append(options.prompts.pop(0))
+    if options.checkpoint and len(names) > 1:
+        raise UserError("--checkpoint is of one run, and there are several: the newest weights of each are taken")
+    return names
+
+
+def _sources(runs: Sequence[Path], options: argparse.Namespace, settings: list[str]) -> list[Source]:
+    """The runs as they are sampled."""
+    from ..run import find_weights, model_section
+    from ..source import Source
+
+    steps = _per_run("--steps", options.steps, int, len(runs))
+    guidance = _per_run("--guidance", options.guidance, float, len(runs))
+    return [
+        Source(folder, options.checkpoint or find_weights(folder), model_section(folder, count, scale, settings))
+        for folder, count, scale in zip(runs, steps, guidance, strict=True)
+    ]
+
+
+def _per_run(option: str, text: str | None, kind: Callable[[str], Number], count: int) -> list[Number | None]:
+    """The numbers of an option, one for each of so many runs; one number is that of all."""
+    if text is None:
+        return [None] * count
+    try:
+        numbers: list[Number | None] = [kind(word) for word in text.split(",")]
+    except ValueError:
+        raise UserError(f"{option} {text}: give a number, or one for each run with commas between them") from None
+    numbers = numbers * count if len(numbers) == 1 else numbers
+    if len(numbers) != count:
+        raise UserError(f"{option} {text}: {len(numbers)} numbers; {count} or one for all are needed")
+    return numbers
 
 
 def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, columns: int) -> None:
@@ -78,32 +129,6 @@ def _near(path: Path) -> str:
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
-def _made_with(run: Path, weights: Path, section: dict[str, Any]) -> dict[str, Any]:
-    """What the record of a video says of the model that made it.
-
-    Args:
-        run: The run folder.
-        weights: The file of weights.
-        section: The section ``model`` of its config, as it is sampled.
-    """
-    from ...components.interfaces import Guidance, Sampler
-    from ..run import build_part, fingerprint, versions
-
-    settings = {part: section["init_args"][part] for part in PARTS if section["init_args"].get(part) is not None}
-    sampler = build_part(Sampler, settings["sampler"])  # type: ignore[type-abstract]
-    guidance = build_part(Guidance, settings["guidance"])  # type: ignore[type-abstract]
-    return {
-        "sampler": type(sampler).__name__,
-        "steps": sampler.num_steps,
-        "guidance": getattr(guidance, "scale", None),
-        "settings": settings,
-        "run": f"{run.parent.name}/{run.name}",
-        "checkpoint": weights.name,
-        "weights": fingerprint(weights),
-        "versions": versions(),
-    }
-
-
 def _machine(options: argparse.Namespace) -> dict[str, Any]:
     """What the record of a video says of where it was made; settings that are ``auto`` are found."""
     from ..run import machine_precision, pick_device
@@ -120,22 +145,24 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="snapvideo sample",
         description="Make videos of texts.",
-        epilog=f"{_options()} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
+        epilog=f"{OPTIONS} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "run",
-        metavar="RUN",
-        help="run folder, as runs/demo/latest, exported model, shipped one, as demo, or USER/NAME on the Hub",
-    )
-    parser.add_argument("prompts", metavar="PROMPT", nargs="*", help="what the video shows")
+    what = "run folder, as runs/demo/latest, exported model, shipped one, as demo, or USER/NAME on the Hub"
+    parser.add_argument("run", metavar="RUN", help=what)
+    what = "what the video shows; before it, runs of upsamplers, which enlarge what the run before them makes"
+    parser.add_argument("prompts", metavar="[RUN ...] PROMPT", nargs="*", help=what)
     what = "file with a prompt per line; .jsonl: an object per line, with prompt and maybe seed, fps, name"
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help=what)
     parser.add_argument("-n", dest="num", type=int, default=4, metavar="N", help="videos of each prompt (4)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of the sampler: more are better and slower")
-    parser.add_argument("--guidance", type=float, metavar="SCALE", help="pull towards the prompt; 1: none")
+    what = "steps of the sampler: more are better and slower; of each run, as 64,16"
+    parser.add_argument("--steps", metavar="N[,N]", help=what)
+    parser.add_argument("--guidance", metavar="S[,S]", help="pull towards the prompt; 1: none; of each run, as 4,1")
+    what = "noise on what each upsampler enlarges, 0 to 1 (0.1): more mends more and keeps less"
+    parser.add_argument("--aug-level", default="0.1", metavar="A[,A]", help=what)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first video; the next have the next (0)")
     parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")
+    _add_length(parser)
     what = "folder to write; the same command again makes what is missing in it"
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights; default: the newest of the run")
@@ -148,26 +175,24 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _settings(argv: list[str]) -> tuple[list[str], list[str]]:
-    """Words of the command line, and the settings among them, ``--model.sampler=DDIM``.
-
-    Raises:
-        UserError: A setting of another part, which training has fixed.
-    """
-    words, settings = [], []
-    rest = iter(argv)
-    for word in rest:
-        if not word.startswith("--model."):
-            words.append(word)
-            continue
-        if not word.startswith(tuple(f"--model.{part}" for part in PARTS)):
-            raise UserError(f"{word}: training has fixed it; {_options()} can be set")
-        settings.append(word if "=" in word else f"{word}={next(rest, '')}")
-    return words, settings
+def _add_length(parser: argparse.ArgumentParser) -> None:
+    """Add the options of longer videos and of given frames."""
+    parser.add_argument("--duration", type=float, metavar="SECONDS", help="length; longer ones are made in windows")
+    what = "frame rates that the video is made at, one after the other, as 4,8,24; the last is its own"
+    parser.add_argument("--rates", metavar="FPS,...", help=what)
+    what = "frames that a window shares with the one before (1)"
+    parser.add_argument("--overlap", type=int, default=1, metavar="N", help=what)
+    given = parser.add_mutually_exclusive_group()
+    given.add_argument("--first-frame", type=Path, metavar="IMAGE", help="an image that the video begins with")
+    what = "two images that the video begins and ends with"
+    given.add_argument("--between", type=Path, nargs=2, metavar=("IMAGE", "IMAGE"), help=what)
+    given.add_argument("--extend", type=Path, metavar="CLIP", help="a video that is gone on from")
 
 
-def _options() -> str:
-    return ", ".join(f"--model.{part}" for part in PARTS)
+def _is_planned(options: argparse.Namespace) -> bool:
+    """Whether options ask for more than the model's own clips."""
+    names = ("duration", "rates", "first_frame", "between", "extend")
+    return any(getattr(options, name) is not None for name in names)
 
 
 def _wishes(options: argparse.Namespace) -> list[Wish]:
@@ -191,6 +216,10 @@ def _wishes(options: argparse.Namespace) -> list[Wish]:
         raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
     if options.fps is not None and not in_range(options.fps):
         raise UserError(f"--fps {options.fps}: it must be {fps_range()}")
+    if _is_planned(options) and (own := next((wish for wish in wishes if wish.fps is not None), None)):
+        raise UserError(
+            f"fps {own.fps:g} of {own.prompt!r} is for clips of the model's length: leave it out and set --fps"
+        )
     return wishes
 
 

@@ -21,9 +21,10 @@ from snapvideo.components import exported, load
 from snapvideo.components.weights import WEIGHTS
 from snapvideo.recipes import run as runs
 from snapvideo.recipes import shipped
-from snapvideo.recipes.generation import Generation, OneModel
+from snapvideo.recipes.generation import Generation
 from snapvideo.recipes.requests import Request
 from snapvideo.recipes.run import find_run, load_model
+from snapvideo.recipes.stages import Stages
 
 from ..hub import Hub, Repo
 from .conftest import call
@@ -34,7 +35,7 @@ FILES = {"README.md", "config.json", "model.safetensors", "record.json"}
 
 def videos_of(model):
     asked = [Request(PROMPT, 0, 8.0, "one"), Request("a blue square", 1, 8.0, "other")]
-    return Generation(OneModel(model)).predict_step(asked, 0)["videos"]
+    return Generation(Stages([model])).predict_step(asked, 0)["videos"]
 
 
 @pytest.fixture(scope="module")

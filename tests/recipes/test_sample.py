@@ -9,9 +9,10 @@ from PIL import Image
 
 from snapvideo.components.media import contact_sheet, enlarge, to_uint8
 from snapvideo.recipes import run as runs
-from snapvideo.recipes.generation import Generation, OneModel, num_evaluations
+from snapvideo.recipes.generation import Generation
 from snapvideo.recipes.requests import Request, batches_of
 from snapvideo.recipes.run import load_model
+from snapvideo.recipes.stages import Stages, num_evaluations
 
 from .conftest import call
 
@@ -21,7 +22,7 @@ PROMPT = "a red circle moves left"
 def videos_of(model, captions, seeds, batch_size=8):
     """As the command makes them, before they are written: floats in [-1, 1]."""
     requests = [Request(*each, 8.0, "") for each in zip(captions, seeds, strict=True)]
-    generation = Generation(OneModel(model))
+    generation = Generation(Stages([model]))
     made = [generation.predict_step(batch, 0) for batch in batches_of(requests, batch_size)]
     return torch.cat([videos for stages in made for videos in stages.values()])
 
