@@ -71,7 +71,7 @@ def given_clip(option: str, path: Path, fps: float) -> Given:
         UserError: It cannot be read, or holds no frame at that rate.
     """
     try:
-        with path.open("rb") as file, av.open(file) as container:
+        with path.open("rb") as file, av.open(file, "r") as container:
             extent = extent_of(container, open_stream(container))
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror or error}") from error

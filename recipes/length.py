@@ -17,7 +17,7 @@ def plan_of(
     """The plan of a video, and its given frames.
 
     Args:
-        options: ``duration``, ``rates``, ``overlap``, ``fps``, and of ``first_frame``, ``between``, ``extend`` one at most.
+        options: ``duration``, ``rates``, ``overlap``, ``fps``; ``first_frame``, ``between`` or ``extend``.
         fps: Frame rate where `--rates` does not say.
         trained: Frame rates that the model was trained at.
         size: Frames of the model's videos, T.

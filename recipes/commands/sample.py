@@ -28,7 +28,7 @@ def run(verb: str, argv: list[str]) -> None:
     words, settings = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
     names = _take_runs(options)
-    levels = _per_run("--aug-level", options.aug_level, float, len(names) - 1)
+    levels = _numbers("--aug-level", options.aug_level, float, len(names) - 1)
     wishes = _wishes(options)
     _check_processes(options)
     quieten(devices=False)
@@ -76,20 +76,19 @@ def _sources(runs: Sequence[Path], options: argparse.Namespace, settings: list[s
     from ..run import find_weights, model_section
     from ..source import Source
 
-    steps = _per_run("--steps", options.steps, int, len(runs))
-    guidance = _per_run("--guidance", options.guidance, float, len(runs))
+    unchanged = [None] * len(runs)
+    steps = _numbers("--steps", options.steps, int, len(runs)) if options.steps else unchanged
+    guidance = _numbers("--guidance", options.guidance, float, len(runs)) if options.guidance else unchanged
     return [
         Source(folder, options.checkpoint or find_weights(folder), model_section(folder, count, scale, settings))
         for folder, count, scale in zip(runs, steps, guidance, strict=True)
     ]
 
 
-def _per_run(option: str, text: str | None, kind: Callable[[str], Number], count: int) -> list[Number | None]:
+def _numbers(option: str, text: str, kind: Callable[[str], Number], count: int) -> list[Number]:
     """The numbers of an option, one for each of so many runs; one number is that of all."""
-    if text is None:
-        return [None] * count
     try:
-        numbers: list[Number | None] = [kind(word) for word in text.split(",")]
+        numbers = [kind(word) for word in text.split(",")]
     except ValueError:
         raise UserError(f"{option} {text}: give a number, or one for each run with commas between them") from None
     numbers = numbers * count if len(numbers) == 1 else numbers

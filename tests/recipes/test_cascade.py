@@ -1,0 +1,129 @@
+"""Cascades, longer videos and given frames on the command line, with models of one step."""
+
+import contextlib
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from snapvideo.components.media import read_mp4, write_mp4
+from snapvideo.recipes.run import find_weights, read_weights
+
+from .conftest import call
+
+PROMPT = "a red circle moves left"
+FEW = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--ema=null", "--data.holdout=0", "--sampling=null"]
+SMALL = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "--data.fps=[2,4,8]"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with runs/base, 4 frames of 8x8, and runs/up, from there to 16x16, which starts from it."""
+    folder = tmp_path_factory.mktemp("cascade")
+    with contextlib.chdir(folder):
+        result = call("fit", "-c", "demo", "--smoke", "--name", "base", *FEW, *SMALL)
+        assert result.code == 0, result.err
+        result = call("fit", "-c", "shapes_upsampler", "--smoke", "--init_from", "runs/demo/latest", *FEW)
+        assert result.code == 0, result.err
+    (folder / "started.txt").write_text(result.out)
+    return folder
+
+
+@pytest.fixture
+def work(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    return folder
+
+
+BASE, UP = "runs/demo/latest", "runs/shapes_upsampler/latest"
+
+
+def sample(out, *words):
+    result = call("sample", *words, "--steps", "2", "--device", "cpu", "--precision", "32-true", "-o", out)
+    assert result.code == 0, result.err
+    return [json.loads(line) for line in (out / "meta.jsonl").read_text().splitlines()]
+
+
+def test_an_upsampler_starts_from_the_first_stage(work):
+    text = (work / "started.txt").read_text()
+    first, second = (read_weights(find_weights(work / run)) for run in (BASE, UP))
+    assert f"of {len(second)} weights" in text and "fitted:" in text and "backbone.stem" in text
+    assert "new:" in text and "conditioner.parts.2" in text
+    name = next(n for n in first if n.startswith("backbone.down.0") and first[n].dim() == 4)
+    assert torch.allclose(first[name], second[name], atol=0.01)  # a step of learning apart
+    assert second["backbone.stem.weight"].shape[1] == 2 * first["backbone.stem.weight"].shape[1]
+
+
+def test_a_cascade_saves_its_stages_apart(work, tmp_path):
+    lines = sample(tmp_path, BASE, UP, PROMPT, "a blue square", "-n", "1", "--aug-level", "0.2")
+    assert [line["prompt"] for line in lines] == [PROMPT, "a blue square"]
+    assert lines[0]["aug_level"] == [0.2] and lines[0]["stages"][0]["run"].startswith("demo/")
+    assert lines[0]["run"].startswith("shapes_upsampler/")
+    large, small = (read_mp4(path / lines[0]["file"]) for path in (tmp_path, tmp_path / "stage1"))
+    assert large.shape[1] == small.shape[1] == 4
+    alone = sample(tmp_path / "alone", BASE, PROMPT, "-n", "1")
+    assert torch.equal(read_mp4(tmp_path / "alone" / alone[0]["file"]), small), "the first stage is as it is alone"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([UP, PROMPT], "stage 1 enlarges videos"),
+        ([BASE, BASE, PROMPT], "stage 2: it makes videos of texts alone"),
+        ([BASE, UP, UP, PROMPT], "stage 3: it enlarges videos of 8x8 pixels, not of 16x16"),
+        (["demo", UP, PROMPT], "stage 2: it enlarges videos of 8x8 pixels, not of 24x24"),
+        ([BASE, UP, PROMPT, "--aug-level", "2"], "stage 2: noise of level 2 is not"),
+        ([BASE, UP, PROMPT, "--aug-level", "0.1,0.1"], "--aug-level 0.1,0.1: 2 numbers; 1"),
+        ([BASE, UP, PROMPT, "--aug-level", "much"], "--aug-level much: give a number"),
+        ([BASE, UP, PROMPT, "--checkpoint", "x.ckpt"], "--checkpoint is of one run"),
+        ([BASE, PROMPT, "--duration", "0"], "duration=0"),
+        ([BASE, PROMPT, "--duration", "2", "--rates", "3,8"], "8 is no whole multiple of 3"),
+        ([BASE, PROMPT, "--rates", "4,8", "--fps", "4"], "--rates 4,8 ends with 8, and --fps is 4"),
+        ([BASE, PROMPT, "--first-frame", "nowhere.png"], "--first-frame nowhere.png: No such file"),
+        ([BASE, PROMPT, "--extend", "nowhere.mp4"], "--extend nowhere.mp4: No such file"),
+    ],
+)
+def test_what_cannot_be_is_said_at_once(words, message, work, tmp_path):
+    result = call("sample", *words, "-o", tmp_path / "out", "--device", "cpu")
+    assert result.code == 2 and message in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_long_videos_climb_the_rates_that_were_trained(work, tmp_path):
+    (line,) = sample(tmp_path, BASE, UP, PROMPT, "-n", "1", "--duration", "2", "--fps", "8")
+    assert line["rates"] == [2.0, 4.0, 8.0] and line["duration"] == 2.0 and line["fps"] == 8.0
+    for folder in (tmp_path, tmp_path / "stage1"):
+        assert read_mp4(folder / line["file"]).shape[1] == 16
+
+
+def test_given_frames_are_in_the_video(work, tmp_path):
+    colours = {"red": (220, 20, 20), "blue": (20, 20, 220)}
+    for name, colour in colours.items():
+        Image.fromarray(np.full((16, 16, 3), colour, np.uint8)).save(tmp_path / f"{name}.png")
+
+    def frame(out, line, place):
+        return read_mp4(out / line["file"])[:, place].float().mean((1, 2))
+
+    def near(found, name):
+        return (found - torch.tensor(colours[name])).abs().max() < 6
+
+    (line,) = sample(tmp_path / "a", BASE, UP, PROMPT, "-n", "1", "--first-frame", tmp_path / "red.png")
+    assert line["given"] == {"--first-frame": ["red.png"]}
+    assert near(frame(tmp_path / "a", line, 0), "red")
+    images = [tmp_path / "red.png", tmp_path / "blue.png"]
+    (line,) = sample(tmp_path / "b", BASE, PROMPT, "-n", "1", "--between", *images)
+    assert near(frame(tmp_path / "b", line, 0), "red") and near(frame(tmp_path / "b", line, -1), "blue")
+
+
+def test_a_clip_is_gone_on_from(work, tmp_path):
+    shades = torch.arange(40, 240, 40, dtype=torch.uint8).view(1, -1, 1, 1).expand(3, -1, 16, 16)
+    write_mp4(tmp_path / "clip.mp4", shades, 8.0)
+    (line,) = sample(tmp_path / "out", BASE, PROMPT, "-n", "1", "--extend", tmp_path / "clip.mp4", "--fps", "8")
+    video = read_mp4(tmp_path / "out" / line["file"]).float()
+    assert video.shape[1] == 5 + 4 - 1
+    torch.testing.assert_close(video[:, :5].mean((2, 3)), shades.float().mean((2, 3)), atol=4, rtol=0)
+    words = ["sample", BASE, PROMPT, "--extend", tmp_path / "clip.mp4", "--fps", "8", "--duration", "0.5"]
+    result = call(*words, "-o", tmp_path / "no")
+    assert result.code == 2 and "is as long as that already" in result.err
