@@ -6,8 +6,9 @@
 `known` samples clips of which some frames are given, as drawn exactly, at several scales. A row tells how often a
 fixed function reads the direction and the shape of the caption, the squared error to the drawn clip in the frames that
 are not given, and how much neighbouring frames differ (mean absolute difference, values in [-1, 1]) where a given frame
-meets a sampled one, and elsewhere. `long` samples 3 s, and tells how much frames differ where windows meet, and
-elsewhere. Half of its captions are of things that move, half of things that bounce. Contact sheets go to `--out`.
+meets a sampled one, and elsewhere. `long` samples 3 s, and tells how much frames differ where windows meet, and at the
+same places inside of clips that are sampled from text. Half of its captions are of things that move, half of things
+that bounce. Contact sheets go to `--out`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from snapvideo.datamodules.shapes import Scene, caption, draw_scene, render
 from snapvideo.recipes.run import load_model
 
 FPS, BATCH, SHOWN = 8.0, 16, 8
+MOTIONS = ("moves", "bounces")
 KNOWN = {
     "nothing": (),
     "the first": (0,),
@@ -124,8 +126,11 @@ def known_frames(model: VideoDiffusion, count: int, scales: Sequence[float], out
 
 def long_videos(model: VideoDiffusion, count: int, out: Path) -> None:
     """The table of long videos."""
-    asked = [scene for motion in ("moves", "bounces") for scene in scenes(count // 2, motion)]
+    asked = [scene for motion in MOTIONS for scene in scenes(count // 2, motion)]
     clips = drawn(asked, model.shape.num_frames, model.shape.width)
+    plain = torch.cat(
+        [model.sample(prompt(asked[i : i + BATCH]), range(i, min(i + BATCH, count))) for i in range(0, count, BATCH)]
+    )
     for name, overlap, scale, length in (
         ("text", 1, 1.0, 0),
         ("text", 1, 0.0, 0),
@@ -141,14 +146,13 @@ def long_videos(model: VideoDiffusion, count: int, out: Path) -> None:
             parts.append(video.sample(model, labels, range(i, i + len(labels)), given))
         videos = torch.cat(parts)
         plan = video.windows(model.shape.num_frames, range(length))
-        firsts = torch.tensor([window.new[0] - 1 for window in plan if window.new[0] > 0])
-        meets = torch.isin(torch.arange(video.num_frames - 1), firsts)
+        joins = [window for window in plan if window.new[0] > 0]
+        seams = torch.tensor([window.new[0] - 1 for window in joins])
+        inside = torch.tensor([window.places.index(window.new[0]) - 1 for window in joins])
         figures = {}
-        for motion, part in zip(("moves", "bounces"), videos.split(count // 2), strict=True):
-            figures |= {
-                f"{motion}_at_seams": float(steps(part)[meets].mean()),
-                f"{motion}_elsewhere": float(steps(part)[length:][~meets[length:]].mean()),
-            }
+        for motion, part, own in zip(MOTIONS, videos.split(count // 2), plain.split(count // 2), strict=True):
+            figures[f"{motion}_at_seams"] = float(steps(part)[seams].mean())
+            figures[f"{motion}_in_clips"] = float(steps(own)[inside].mean())
         row(begins_with=name, overlap=overlap, scale=scale, windows=len(plan), **figures)
         ends = torch.cat([videos[:4], videos[-4:]])
         sheet(out / f"long_{name.replace(' ', '_')}_{overlap}_{scale:g}.png", ends, 24)
