@@ -21,7 +21,7 @@ from .reconstruction import Reconstruction
 
 @dataclass(frozen=True)
 class Window:
-    """Frames that are sampled together, as their places in the long video; those beyond its end are dropped in the end.
+    """Frames that are sampled together, as their places in the long video. Those beyond its end are not part of it.
 
     Args:
         fps: Their frame rate.

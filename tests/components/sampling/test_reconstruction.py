@@ -6,7 +6,7 @@ import torch
 from snapvideo.components import EDM, Ancestral, Churn, DPMSolver, Euler, Heun, Reconstruction
 from snapvideo.components.interfaces import VideoShape
 
-SAMPLERS = [Euler(200), Heun(64), Heun(100, Churn(20.0)), Ancestral(300), DPMSolver(100)]
+SAMPLERS = [Euler(200), Heun(64), Heun(100, Churn(20.0)), Ancestral(500), DPMSolver(100)]
 COVARIANCE = torch.tensor([[1.0, 0.8, 0.5], [0.8, 1.2, 0.7], [0.5, 0.7, 0.9]], dtype=torch.float64)
 """Of a pixel in three frames; pixels are independent."""
 
