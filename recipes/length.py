@@ -33,11 +33,12 @@ def plan_of(
     fps = rates[-1] if rates else fps
     given = _given(options, fps)
     known = len(given.places) if given and given.fps is not None else 0
+    overlap = max(size // 2, 1) if options.overlap is None else options.overlap
     duration = options.duration
     if duration is None:
-        duration = (known + size - min(options.overlap, known)) / fps
+        duration = (known + size - min(overlap, known)) / fps
     try:
-        plan = LongVideo(duration, rates or rising_rates(fps, trained, duration, size), options.overlap)
+        plan = LongVideo(duration, rates or rising_rates(fps, trained, duration, size), overlap)
     except ValueError as error:
         raise UserError(f"--duration, --rates, --overlap: {error}") from error
     if known >= plan.num_frames:

@@ -179,8 +179,8 @@ def _add_length(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--duration", type=float, metavar="SECONDS", help="length; longer ones are made in windows")
     what = "frame rates that the video is made at, one after the other, as 4,8,24; the last is its own"
     parser.add_argument("--rates", metavar="FPS,...", help=what)
-    what = "frames that a window shares with the one before (1)"
-    parser.add_argument("--overlap", type=int, default=1, metavar="N", help=what)
+    what = "frames that a window goes on from; the paper's is 1, more join better (half a window)"
+    parser.add_argument("--overlap", type=int, metavar="N", help=what)
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--first-frame", type=Path, metavar="IMAGE", help="an image that the video begins with")
     what = "two images that the video begins and ends with"

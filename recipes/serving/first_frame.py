@@ -20,9 +20,6 @@ MAX_PIXELS = 50_000_000
 FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP")
 """Formats that need no program of others to be read."""
 
-SCALE = 1.0
-"""How strongly the other frames are made to go with the first; see `Reconstruction`."""
-
 
 def read_first_frame(path: Path, shape: VideoShape) -> Tensor:
     """An image in the size of a model's videos, uint8 ``[C, H, W]``: scaled, and the centre cut out.
@@ -56,4 +53,4 @@ def begin_with(frame: Tensor, shape: VideoShape) -> Reconstruction:
     """What steers one video so that it begins with a frame, uint8 ``[C, H, W]``."""
     frames = torch.zeros(1, *shape)
     frames[:, :, 0] = rearrange(frame.float().div(127.5).sub(1), "c h w -> 1 c h w")
-    return Reconstruction(frames, torch.arange(shape.num_frames) == 0, SCALE)
+    return Reconstruction(frames, torch.arange(shape.num_frames) == 0)
