@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from .differences import Difference, differences, table
 from .errors import UserError
@@ -130,11 +133,18 @@ class Resume(Callback):
         """Start with a whole step, and with the optimizer's settings of the recipe.
 
         The data starts again with the first batch of the step that was interrupted, so the count of its batches must.
-        The learning rate keeps its place in the schedule.
+        A validation that was due comes first: whether it was done is not known. The learning rate keeps its place in
+        the schedule.
         """
-        batches, window = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.accumulate_grad_batches
-        for name in ("ready", "started", "processed", "completed"):
-            setattr(batches, name, getattr(batches, name) // window * window)
+        loop = trainer.fit_loop.epoch_loop
+        _start_with_whole_step(loop, trainer.accumulate_grad_batches)
+        if (
+            not trainer.fit_loop.restarted_on_epoch_end
+            and loop.batch_progress.current.ready < trainer.num_training_batches
+        ):
+            _validate_first(loop.val_loop)
+        # A validation logs as of the step that it follows, the first of which is 0. Lightning will add 1, or not.
+        loop._batches_that_stepped = trainer.global_step - (1 if loop.restarted_on_last else 2)
         for optimizer in trainer.optimizers:
             for group in optimizer.param_groups:
                 base = optimizer.defaults["lr"]
@@ -142,6 +152,10 @@ class Resume(Callback):
                 group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
         if trainer.is_global_zero:
             print(self._ledger(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Log as of the step at hand: for loggers Lightning counts apart, and wrongly after some restarts."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def _ledger(self, trainer: Trainer) -> str:
         """What the training goes on with, for people."""
@@ -162,3 +176,30 @@ class Resume(Callback):
         if self.changes:
             ledger += ["  settings that are others now:", *(f"    {line}" for line in table(self.changes).splitlines())]
         return "\n".join(ledger)
+
+
+def _start_with_whole_step(loop: _TrainingEpochLoop, window: int) -> None:
+    """Forget the batches of a step that was not done.
+
+    A checkpoint that was saved as a batch ended does not count it as completed: the loop will, when it starts.
+
+    Args:
+        loop: Restarted, with the counts of the checkpoint.
+        window: Batches of a step.
+    """
+    counted_later = int(loop.restarted_on_train_batch_end)
+    progress = loop.batch_progress
+    partial = (progress.current.completed + counted_later) % window
+    for counts in (progress.current, progress.total):
+        assert isinstance(counts, _ProcessedTracker)
+        whole = counts.completed + counted_later - partial
+        counts.ready = counts.started = counts.processed = whole
+        counts.completed = whole - counted_later
+
+
+def _validate_first(loop: _EvaluationLoop) -> None:
+    """Let a validation, if it is due before the next batch, run from its beginning, as if it had been interrupted."""
+    loop.batch_progress.reset()
+    loop.batch_progress.increment_ready()
+    loop.batch_progress.increment_started()
+    loop.update_restart_stage()

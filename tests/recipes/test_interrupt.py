@@ -10,10 +10,11 @@ import time
 import pytest
 import torch
 
+from snapvideo.components import VideoDiffusion
 from snapvideo.recipes import interrupt
 from snapvideo.recipes.interrupt import HeldSignals
 
-from .conftest import call
+from .conftest import call, rows, same
 
 STEPS = 60
 WORDS = ["fit", "-c", "demo", "--smoke", "--sampling", "null", "--trainer.limit_val_batches=0"]
@@ -57,10 +58,31 @@ def test_it_saves_ends_and_goes_on_bitwise_the_same(number, whole, tmp_path):
     resumed = call("fit", "--resume", tmp_path / "runs/demo")
     assert resumed.code == 0, resumed.err
     end = checkpoint(tmp_path)
-    for part in ("state_dict", "current_model_state"):
-        assert all(torch.equal(end[part][name], value) for name, value in whole[part].items())
-    ours, theirs = (each["optimizer_states"][0]["state"] for each in (end, whole))
-    assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+    assert same(end, whole)
+
+
+def test_in_the_middle_of_a_step_it_goes_on_with_the_step_before(tmp_path, monkeypatch):
+    """Of four batches: that of the third step are lost, and are done again; their clips count once."""
+    words = [*WORDS, "--trainer.max_steps=5", "--trainer.accumulate_grad_batches=4", "--trainer.log_every_n_steps=1"]
+    assert call(*words, "--runs", tmp_path / "whole").code == 0
+    begin = VideoDiffusion.on_train_batch_start
+
+    def at_tenth(self, batch, batch_idx):
+        begin(self, batch, batch_idx)
+        if batch_idx == 9:
+            signal.raise_signal(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VideoDiffusion, "on_train_batch_start", at_tenth)
+        assert call(*words, "--runs", tmp_path / "parts").code == 143
+    latest = [tmp_path / name / "demo/latest" for name in ("whole", "parts")]
+    assert torch.load(latest[1] / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+    assert call("fit", "--resume", latest[1]).code == 0
+    whole, parts = (torch.load(run / "checkpoints/last.ckpt", weights_only=True) for run in latest)
+    assert same(parts, whole)
+    assert parts["callbacks"]["Record"]["clips"] == whole["callbacks"]["Record"]["clips"]
+    losses = [[(row["step"], row["train/loss"]) for row in rows(run)] for run in latest]
+    assert losses[0] == losses[1]
 
 
 def test_a_requeued_slurm_job_goes_on_in_its_run_folder(tmp_path):

@@ -1,6 +1,5 @@
 """A training that was killed goes on as if nothing had been."""
 
-import csv
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ import yaml
 
 from snapvideo.recipes.lock import only_training
 
-from .conftest import call
+from .conftest import call, rows, same
 
 STEPS = 40
 
@@ -64,11 +63,56 @@ def test_killed_and_resumed_is_bitwise_the_same(root, whole, workers, tmp_path):
     resumed = call("fit", "--resume", latest)
     assert resumed.code == 0, resumed.err
     end = checkpoint(tmp_path)
-    assert end["global_step"] == STEPS
-    for part in ("state_dict", "current_model_state"):
-        assert all(torch.equal(end[part][name], value) for name, value in whole[part].items())
-    ours, theirs = (each["optimizer_states"][0]["state"] for each in (end, whole))
-    assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+    assert end["global_step"] == STEPS and same(end, whole)
+
+
+def logged(run, first):
+    """What does not depend on the clock, of all rows from a step on, the first of which is 0."""
+    kept = ("step", "train/", "val/", "val_raw/")
+    numbers = [{name: row[name] for name in row if name.startswith(kept)} for row in rows(run)]
+    return [row for row in numbers if int(row["step"]) >= first]
+
+
+OFTEN = ["--sampling=null", "--checkpoint.every_n_steps=1", "--checkpoint.keep=0", "--trainer.max_time=null"]
+OFTEN += ["--trainer.log_every_n_steps=1", "--trainer.max_steps=5", "--name=whole"]
+
+
+@pytest.mark.parametrize(
+    ("window", "more"),
+    [
+        (2, ["--trainer.val_check_interval=6"]),
+        (4, ["--trainer.val_check_interval=8"]),
+        pytest.param(
+            *(
+                2,
+                [
+                    "--trainer.limit_train_batches=4",
+                    "--trainer.check_val_every_n_epoch=1",
+                    "--trainer.val_check_interval=4",
+                ],
+            ),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_from_any_step_of_several_batches_a_run_is_what_it_would_have_been(window, more, tmp_path):
+    """Also where an epoch ends with it, and with the validation that was due after it."""
+    words = [*OFTEN, f"--trainer.accumulate_grad_batches={window}", *more]
+    result = call("fit", "-c", "demo", "--smoke", *words, "--runs", tmp_path)
+    assert result.code == 0, result.err
+    (whole,) = tmp_path.glob("demo/*-whole")
+    end = torch.load(whole / "checkpoints/last.ckpt", weights_only=True)
+    assert end["callbacks"]["Record"]["clips"] == 5 * window * 4
+    for step in (2, 3):
+        result = call("fit", "--resume", whole / f"checkpoints/step={step:08d}.ckpt", "--runs", tmp_path / f"{step}")
+        assert result.code == 0, result.err
+        resumed = checkpoint(tmp_path / f"{step}")
+        assert resumed["global_step"] == 5 and same(resumed, end)
+        assert resumed["callbacks"]["Record"]["clips"] == end["callbacks"]["Record"]["clips"]
+        due = [row for row in logged(whole, step - 1) if row["step"] == f"{step - 1}" and row["val/loss"]]
+        if "limit_train_batches" in more[0]:
+            due = []  # of an epoch that has ended
+        assert logged(tmp_path / f"{step}/demo/latest", 0) == due + logged(whole, step)
 
 
 @pytest.fixture
@@ -77,10 +121,6 @@ def run(work, tmp_path):
     run = tmp_path / "runs/demo" / (work / "runs/demo/latest").resolve().name
     shutil.copytree((work / "runs/demo/latest").resolve(), run, symlinks=True)
     return run
-
-
-def rows(run):
-    return list(csv.DictReader((run / "metrics.csv").open()))
 
 
 MORE = ["--trainer.max_steps=24", "--trainer.log_every_n_steps=2", "--trainer.val_check_interval=2"]
