@@ -181,11 +181,10 @@ class Training(LightningCLI):
         """
         assert self.run is not None
         checkpoint = self.resumption.checkpoint if self.resumption else None
-        if file := checkpoint or init_from:
-            weights = read_weights(file)
-            check_weights(self.model, weights, file)
-            if not checkpoint:
-                self.model.load_state_dict(weights)
+        if checkpoint:
+            check_weights(self.model, read_weights(checkpoint), checkpoint)
+        elif init_from:
+            start_from(self.model, init_from)
         with only_training(self.run) if self.trainer.is_global_zero else nullcontext():
             try:
                 with one_voice(self.trainer), self._explained():
@@ -216,9 +215,7 @@ class Training(LightningCLI):
         """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""
         if getattr(self.datamodule, "holdout", None) == 0:
             raise UserError(f"{verb} has no samples: none are held out; set data.holdout to a number above 0")
-        weights = read_weights(checkpoint)
-        check_weights(self.model, weights, checkpoint)
-        self.model.load_state_dict(weights)
+        start_from(self.model, checkpoint)
         with self._explained():
             getattr(self.trainer, verb)(self.model, datamodule=self.datamodule)
 
@@ -288,6 +285,17 @@ def find_checkpoint(name: str | Path) -> Path:
     if checkpoint is None:
         raise UserError(f"--ckpt_path {name}: it has no checkpoint yet")
     return checkpoint
+
+
+def start_from(model: VideoDiffusion, file: Path) -> None:
+    """Give a model the weights of a file, which is let go of: its memory and, once it is removed, its disk.
+
+    Raises:
+        UserError: They are of another model.
+    """
+    weights = read_weights(file)
+    check_weights(model, weights, file)
+    model.load_state_dict(weights)
 
 
 def _list(setting: Any) -> list[Any]:  # noqa: ANN401  # of Lightning's trainer

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,8 +34,8 @@ def begin(folder, *words, **environment):
     return process
 
 
-def checkpoint(folder):
-    return torch.load(folder / "runs/demo/latest/checkpoints/last.ckpt", weights_only=True)
+def checkpoint(folder, runs="runs"):
+    return torch.load(folder / runs / "demo/latest/checkpoints/last.ckpt", weights_only=True)
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,58 @@ def test_a_requeued_slurm_job_goes_on_in_its_run_folder(tmp_path):
     assert checkpoint(tmp_path)["global_step"] == STEPS
     assert not list(run.glob("hpc_ckpt_*.ckpt"))
     assert len(json.loads((run / "env.json").read_text())["resumes"]) == 1
+
+
+class TestRequeued:
+    """A job that SLURM starts again, with the same command."""
+
+    @pytest.fixture(autouse=True)
+    def job(self, monkeypatch):
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+
+    def start(self, folder, monkeypatch, *words, again=False):
+        monkeypatch.setenv("SLURM_RESTART_COUNT", str(int(again)))
+        result = call(*WORDS, "--trainer.max_steps=2", *words, "--runs", folder)
+        assert result.code == 0, result.err
+        return result.out
+
+    def runs(self, folder):
+        return sorted(folder.glob("demo/2*"))
+
+    def test_without_a_checkpoint_it_begins_anew(self, tmp_path, monkeypatch):
+        self.start(tmp_path, monkeypatch, "--name=first")
+        (first,) = self.runs(tmp_path)
+        shutil.rmtree(first / "checkpoints")
+        time.sleep(1)  # or both would have the same name
+        self.start(tmp_path, monkeypatch, "--name=first", again=True)
+        assert len(self.runs(tmp_path)) == 2 and checkpoint(tmp_path.parent, tmp_path.name)["global_step"] == 2
+
+    def test_other_commands_of_the_job_have_runs_of_their_own(self, tmp_path, monkeypatch):
+        self.start(tmp_path, monkeypatch, "--name=one")
+        self.start(tmp_path, monkeypatch, "--name=two", again=True)
+        assert len(self.runs(tmp_path)) == 2
+        assert "nothing is left to train" in self.start(tmp_path, monkeypatch, "--name=one", again=True)
+
+    @pytest.mark.parametrize("resumed", ["latest", "a file"])
+    def test_what_it_resumed_at_first_does_not_matter(self, resumed, tmp_path, monkeypatch):
+        """It goes on where it came to: neither again from the file, nor in what is the latest run by now."""
+        monkeypatch.delenv("SLURM_JOB_ID")
+        self.start(tmp_path, monkeypatch)
+        (run,) = self.runs(tmp_path)
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        words = ["fit", "--resume", "latest" if resumed == "latest" else run / "checkpoints/step=00000002.ckpt"]
+        words += ["--trainer.max_steps=3", "--runs", tmp_path]
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "0")
+        first = call(*words)
+        assert first.code == 0, first.err
+        ours = max(self.runs(tmp_path), key=lambda run: run.stat().st_mtime_ns)
+        assert len(self.runs(tmp_path)) == (1 if resumed == "latest" else 2)
+        monkeypatch.setenv("SLURM_JOB_ID", "78")
+        self.start(tmp_path, monkeypatch, "--name=another")
+        monkeypatch.setenv("SLURM_JOB_ID", "77")
+        monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+        again = call(*words)
+        assert again.code == 0 and f"{ours}/checkpoints/step=00000003.ckpt is at step 3" in again.out, again.out
 
 
 def test_handlers_are_given_back_and_a_second_signal_is_not_held():

@@ -7,16 +7,20 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from snapvideo.components import VideoDiffusion
 from snapvideo.recipes.lock import only_training
+from snapvideo.recipes.shipped import find_recipe, run_name
 
 from .conftest import call, rows, same
 
 STEPS = 40
+MAPS = Path("/proc/self/maps")
 
 
 def words(root, runs, workers):
@@ -229,6 +233,22 @@ def test_latest_is_the_latest_run_of_the_recipe_or_of_all(run, monkeypatch):
         result = call("fit", *words)
         assert result.code == 0, result.err
         assert "nothing is left to train" in result.out and str(run.resolve()) in result.out
+
+
+def test_overlays_name_no_run():
+    overlay, demo = find_recipe("overlays/bf16"), find_recipe("demo")
+    assert run_name([overlay, demo]) == run_name([demo, overlay]) == "demo" and run_name([overlay]) is None
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="the system does not tell what is mapped (/proc/self/maps)")
+@pytest.mark.parametrize("option", ["--resume", "--init_from"])
+def test_a_checkpoint_is_let_go_of_before_training(option, run, tmp_path, monkeypatch):
+    """Once it is removed, its place on the disk is free."""
+    first, seen = run / "checkpoints/step=00000010.ckpt", []
+    monkeypatch.setattr(VideoDiffusion, "on_train_batch_end", lambda *_: seen.append(str(first) in MAPS.read_text()))
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=11", "--runs", tmp_path / "new"]
+    assert call("fit", "-c", run, option, first, *quick).code == 0
+    assert seen and not any(seen)
 
 
 def test_weights_alone_begin_a_new_run(run, tmp_path):
