@@ -45,8 +45,12 @@ class WholeCheckpoints(TorchCheckpointIO):
                 torch.save(checkpoint, file)
                 file.flush()
                 os.fsync(file.fileno())  # or it might be moved before it is written
-        except OSError as error:
-            self.failure = error
+        except (OSError, RuntimeError) as error:
+            # Within a tensor torch hides the error of the file behind one of its own.
+            reason = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(reason, OSError):
+                raise
+            self.failure = OSError(*reason.args)  # without its traceback, which holds the checkpoint
 
 
 class Checkpoint(CheckpointCallback):
