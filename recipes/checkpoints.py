@@ -113,12 +113,15 @@ class Checkpoint(CheckpointCallback):
             raise self._signals.interruption()
 
     def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
-        """Save the last step; `on_train_end` is too late, since EMA has then replaced the training weights.
+        """Save the last step, if no other epoch follows; in `on_train_end` EMA has replaced the training weights.
 
         Raises:
             OSError: It cannot be written.
         """
-        if failure := self._save(trainer):
+        loop = trainer.fit_loop  # its `done` would tell so twice
+        steps = 0 <= trainer.max_steps <= trainer.global_step
+        epochs = 0 <= (trainer.max_epochs or 0) <= loop.epoch_progress.current.processed
+        if (steps or epochs or trainer.should_stop) and (failure := self._save(trainer)):
             raise failure
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
