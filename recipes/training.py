@@ -53,7 +53,10 @@ SECTIONS: dict[str, type | None] = {
 """The top level of a recipe."""
 
 CALLBACKS = ("ema", "post_hoc_ema", "sampling", "checkpoint")
-"""Settings with a name of their own, in the order in which the trainer calls them: samples show the newest average."""
+"""Settings with a name of their own. Samples come after the average, to show the newest.
+
+The trainer calls them in this order, but `checkpoint` after all other callbacks: what those count is then up to date.
+"""
 
 TRAINER_DEFAULTS = {
     "check_val_every_n_epoch": None,  # training data has no end: `val_check_interval` counts steps
@@ -162,7 +165,8 @@ class Training(LightningCLI):
         """What accompanies training, in the order in which it is called."""
         changes = []
         text = self.parser.dump(self.config, skip_unset=False)
-        callbacks: list[Callback] = [Rehearsal(), PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
+        signals = self.config_init.checkpoint.signals
+        callbacks: list[Callback] = [signals, Rehearsal(), PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
         callbacks += [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
         if self.resumption is not None:
             changes = self.resumption.changes(yaml.safe_load(text))

@@ -7,13 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from snapvideo.components import VideoDiffusion
+from snapvideo.components.callbacks.average import Average
+from snapvideo.datamodules import JointData
 from snapvideo.recipes import interrupt
-from snapvideo.recipes.interrupt import HeldSignals
+from snapvideo.recipes.interrupt import EndedAtOnce, HeldSignals
+from snapvideo.recipes.rehearsal import Rehearsal
 
 from .conftest import call, rows, same
 
@@ -53,7 +57,7 @@ def test_it_saves_ends_and_goes_on_bitwise_the_same(number, whole, tmp_path):
     process.send_signal(number)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, output
-    assert f"{signal.Signals(number).name}: training ends after this step" in output
+    assert f"{signal.Signals(number).name}: training ends after this batch" in output
     assert "resume: snapvideo fit --resume runs/demo/latest" in output
     assert 0 < checkpoint(tmp_path)["global_step"] < STEPS
     resumed = call("fit", "--resume", tmp_path / "runs/demo")
@@ -166,20 +170,83 @@ class TestRequeued:
         assert again.code == 0 and f"{ours}/checkpoints/step=00000003.ckpt is at step 3" in again.out, again.out
 
 
-def test_handlers_are_given_back_and_a_second_signal_is_not_held():
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("twice", [False, True])
+def test_before_the_first_step_it_ends_with_the_same_codes(number, twice, tmp_path, monkeypatch):
+    """In the rehearsal: once, and it ends with it; twice, and it ends at once."""
+
+    def rehearse(*_):
+        signal.raise_signal(number)
+        if twice:
+            signal.raise_signal(number)
+            pytest.fail("it goes on")
+
+    monkeypatch.setattr(interrupt, "ONCE", 0.0)
+    monkeypatch.setattr(Rehearsal, "on_train_start", rehearse)
+    assert call(*WORDS, "--runs", tmp_path).code == 128 + number
+    assert not list(tmp_path.glob("demo/*/checkpoints/*"))
+    assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
+
+
+def test_ctrl_c_while_data_is_listed_ends_with_the_same_code(tmp_path, monkeypatch):
+    monkeypatch.setattr(JointData, "setup", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        assert call(*WORDS, "--runs", tmp_path).code == 130
+    finally:
+        signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_twice_while_the_average_is_put_in_place_saves_nothing(number, tmp_path, monkeypatch):
+    """Half of the weights are others then."""
+    swap = Average.swap
+
+    def half(self, module):
+        swap(self, module)
+        signal.raise_signal(number)
+        signal.raise_signal(number)
+        pytest.fail("it goes on")
+
+    monkeypatch.setattr(interrupt, "ONCE", 0.0)
+    monkeypatch.setattr(Average, "swap", half)
+    words = [*WORDS, "--trainer.limit_val_batches=1", "--trainer.val_check_interval=3", "--runs", tmp_path]
+    assert call(*words).code == 128 + number
+    assert not list(tmp_path.glob("demo/latest/checkpoints/*"))
+    progress = json.loads((tmp_path / "demo/latest/progress.json").read_text())
+    assert (progress["state"], progress["why"]) == ("stopped", "it was told to end at once")
+
+
+def test_handlers_are_given_back_and_only_a_later_signal_is_a_second_one(monkeypatch):
     came = []
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
     try:
         signals = HeldSignals()
         signals.hold()
-        signal.raise_signal(signal.SIGTERM)
-        assert came == []
+        monkeypatch.setattr(interrupt, "ONCE", 1e9)
+        for _ in range(2):  # as torchrun and the terminal send it to a process
+            signal.raise_signal(signal.SIGTERM)
+        monkeypatch.setattr(interrupt, "ONCE", 0.0)
+        with pytest.raises(EndedAtOnce) as end:
+            signal.raise_signal(signal.SIGTERM)
+        assert end.value.code == 143 and came == []
+        signals.release()
         signal.raise_signal(signal.SIGTERM)
         assert came == [signal.SIGTERM]
-        signal.raise_signal(signal.SIGTERM)
-        assert came == [signal.SIGTERM] * 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_ranks_wait_for_each_other_once_a_batch():
+    asked = []
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision, all: asked.append(all) or decision)
+    signals = HeldSignals()
+    assert not signals.act(SimpleNamespace(strategy=strategy)) and asked == [False]
+    signals.hold()
+    signal.raise_signal(signal.SIGINT)
+    signals.release()
+    assert signals.act(SimpleNamespace(strategy=strategy))
 
 
 def test_the_exit_code_is_that_of_the_signal():
