@@ -66,6 +66,40 @@ def test_it_saves_ends_and_goes_on_bitwise_the_same(number, whole, tmp_path):
     assert same(end, whole)
 
 
+GROUP = """
+import os, subprocess, sys, threading, time
+from snapvideo.components import VideoDiffusion
+from snapvideo.datamodules.clips import Clips
+from snapvideo.recipes.cli import main
+
+decode = Clips.__getitem__
+
+def slow(self, draws):
+    if draws[0].position >= 20:  # from the eleventh batch on
+        time.sleep(2)
+    return decode(self, draws)
+
+def told(self, outputs, batch, batch_idx):
+    if batch_idx == 9:  # the next batch is waited for then
+        threading.Timer(0.5, subprocess.run, [["kill", "-" + sys.argv[1], "--", f"-{os.getpid()}"]]).start()
+
+Clips.__getitem__ = slow
+VideoDiffusion.on_train_batch_end = told
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_to_all_processes_leaves_workers_at_work(number, tmp_path):
+    """As Ctrl-C in a terminal, and SLURM, while training waits for data."""
+    (tmp_path / "script.py").write_text(GROUP)
+    command = [sys.executable, "script.py", str(int(number)), *WORDS, "--data.num_workers=2"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=200, start_new_session=True)
+    assert done.returncode == 128 + number, done.stderr
+    assert "exited unexpectedly" not in done.stderr and "Traceback" not in done.stderr
+    assert 10 <= checkpoint(tmp_path)["global_step"] < STEPS
+
+
 def test_in_the_middle_of_a_step_it_goes_on_with_the_step_before(tmp_path, monkeypatch):
     """Of four batches: that of the third step are lost, and are done again; their clips count once."""
     words = [*WORDS, "--trainer.max_steps=5", "--trainer.accumulate_grad_batches=4", "--trainer.log_every_n_steps=1"]
