@@ -176,19 +176,9 @@ class Checkpoint(CheckpointCallback):
             link.symlink_to(newest.name)
         old = sorted(last.parent.glob("step=*.ckpt"))[:-keep] if keep else []
         for path in [*old, *last.parent.parent.glob("hpc_ckpt_*.ckpt")]:
-            remove(path)
+            path.unlink(missing_ok=True)
 
 
 def _last(trainer: Trainer) -> Path:
     """The link to the newest checkpoint, on all ranks the same: they must all ask."""
     return Path(trainer.log_dir or trainer.default_root_dir) / LAST
-
-
-def remove(checkpoint: Path) -> None:
-    """Remove a checkpoint: a file, or a folder where ranks save their shares apart."""
-    if checkpoint.is_dir():
-        for file in checkpoint.iterdir():
-            file.unlink()
-        checkpoint.rmdir()
-    else:
-        checkpoint.unlink(missing_ok=True)

@@ -27,8 +27,8 @@ def refuse(config: Namespace) -> None:
         )
     if isinstance(trainer.strategy, Namespace) and trainer.strategy.get("init_args.save_distributed_checkpoint"):
         raise UserError(
-            "trainer.strategy.save_distributed_checkpoint=True: checkpoints would be folders, which "
-            "neither --resume nor sample can read; set it to false: --trainer.strategy.save_distributed_checkpoint false"
+            "trainer.strategy.save_distributed_checkpoint=True: checkpoints would be folders, which neither "
+            "--resume nor sample can read; set it to false: --trainer.strategy.save_distributed_checkpoint false"
         )
     batches, window = trainer.limit_train_batches, trainer.accumulate_grad_batches
     if isinstance(batches, int) and batches % window:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .average import Average, load_state, put_state
+from .average import Average, load_state
 from .bad_steps import skipped
 
 TRAINING = "current_model_state"
@@ -88,7 +88,7 @@ class EMA(Callback):
         self._aside = Average(pl_module)
         if "averaging_state" in checkpoint:
             self._updates = int(checkpoint["averaging_state"]["n_averaged"])
-            load_state(trainer, pl_module, checkpoint, TRAINING)
+            load_state(pl_module, checkpoint[TRAINING])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the average, on the device; or, where a checkpoint brought it before the weights went there, follow."""
@@ -140,7 +140,7 @@ class EMA(Callback):
         here = {name: checkpoint["state_dict"][name] for name in aside}
         average, training = (here, aside) if self._in_place else (aside, here)
         checkpoint["state_dict"] |= average
-        put_state(checkpoint, TRAINING, training)
+        checkpoint[TRAINING] = training
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._updates)}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
