@@ -126,9 +126,8 @@ class Checkpoint(CheckpointCallback):
         Raises:
             OSError: It cannot be written.
         """
-        loop = trainer.fit_loop  # its `done` would tell so twice
-        steps = 0 <= trainer.max_steps <= trainer.global_step
-        epochs = 0 <= (trainer.max_epochs or 0) <= loop.epoch_progress.current.processed
+        steps = 0 <= trainer.max_steps <= trainer.global_step  # `done` of the loop would tell people twice
+        epochs = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch + 1
         if (steps or epochs or trainer.should_stop) and (failure := self._save(trainer)):
             raise failure
 

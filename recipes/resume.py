@@ -165,6 +165,9 @@ class Resume(Callback):
                 base = optimizer.defaults["lr"]
                 lr = group["lr"] * (base / group["initial_lr"]) if group.get("initial_lr") else base
                 group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
+        for config in trainer.lr_scheduler_configs:
+            for scheduler in (config.scheduler, *getattr(config.scheduler, "_schedulers", ())):  # in sequence, say
+                scheduler.base_lrs = [group["initial_lr"] for group in config.scheduler.optimizer.param_groups]
         if trainer.is_global_zero:
             print(self._ledger(trainer))
 

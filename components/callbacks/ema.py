@@ -24,7 +24,8 @@ class EMA(Callback):
     of the paper: 6000 steps (Table 9).
 
     Differs from the paper: early on the average is shorter, with a decay of (1 + t) / (10 + t) after t updates, as long
-    as that is below the decay of the half-life. Otherwise short runs would end with mostly untrained weights.
+    as that is below the decay of the half-life. Otherwise short runs would end with mostly untrained weights. The first
+    update keeps nothing: the average begins with the weights of the first step, and untrained ones have no part in it.
 
     Args:
         half_life: Steps after which weights count half as much in the average.

@@ -424,6 +424,21 @@ def test_what_ended_a_training(error, state, why, tmp_path):
     assert f"{state} at step 7 of 10 — {why}" in Page((run / "report.html").read_bytes()).words
 
 
+@pytest.mark.parametrize(
+    ("step", "max_epochs", "state", "why"),
+    [(10, -1, "finished", ""), (7, None, "stopped", "max_time is over"), (7, 2, "stopped", "max_epochs is reached")],
+)
+def test_what_a_training_ended_by(step, max_epochs, state, why, tmp_path):
+    run = write_run(tmp_path / "run")
+    epochs = {"max_epochs": max_epochs, "current_epoch": 2}
+    trainer = SimpleNamespace(log_dir=str(run), global_step=step, max_steps=10, is_global_zero=True, **epochs)
+    report = watch.Report(SimpleNamespace(clips=28, seconds=1.23))
+    report.on_train_start(trainer, None)
+    report.on_train_end(trainer, None)
+    progress = json.loads((run / "progress.json").read_text())
+    assert progress["state"] == state and why in progress["why"] and bool(why) == bool(progress["why"])
+
+
 @pytest.mark.parametrize("low", [0.0, -3.0, 1e-7, 0.99, 12345.0])
 @pytest.mark.parametrize("width", [1e-9, 0.0314, 1.0, 7.7, 99.0, 5.5e8])
 def test_ticks_are_round(low, width):

@@ -1,6 +1,8 @@
 """A training that was killed goes on as if nothing had been."""
 
+import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -14,6 +16,7 @@ import torch
 import yaml
 
 from snapvideo.components import VideoDiffusion
+from snapvideo.recipes.errors import UserError
 from snapvideo.recipes.lock import only_training
 from snapvideo.recipes.shipped import find_recipe, run_name
 
@@ -188,6 +191,16 @@ def test_settings_beat_the_checkpoint_in_every_form(words, run, tmp_path, monkey
     assert group["lr"] == pytest.approx(0.5 * (21 + 1) / (100 + 1))  # of the recipe's warm-up
 
 
+def test_a_schedule_of_torch_keeps_its_place_with_the_rate_of_now(tmp_path):
+    schedule = json.dumps({"class_path": "CosineAnnealingWarmRestarts", "init_args": {"T_0": 100}})
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=2", "--runs", tmp_path]
+    assert call("fit", "-c", "demo", "--smoke", *quick, "--model.scheduler", schedule).code == 0
+    words = ["--trainer.max_steps=4", "--model.optimizer.lr=0.5"]
+    assert call("fit", "--resume", tmp_path / "demo", *words).code == 0
+    (group,) = checkpoint(tmp_path)["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == pytest.approx(0.5 * (1 + math.cos(math.pi * 4 / 100)) / 2)
+
+
 @pytest.mark.parametrize(
     ("words", "key"),
     [
@@ -275,6 +288,20 @@ def test_resuming_shows_a_wrong_key_on_one_screen(run):
     result = call("fit", "--resume", run, "--model.backbone.chanels=3")
     assert result.code == 2
     assert "chanels" in result.err and "Did you mean" in result.err and result.err.count("\n") < 25
+
+
+def test_who_asks_whether_a_run_is_trained_keeps_nobody_from_it(tmp_path):
+    """As the report does, for a moment, while a training begins."""
+    script = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH)"
+    script += "; print(flush=True); time.sleep({})"
+    for seconds, refused in ((0.05, False), (60, True)):
+        (tmp_path / ".training").touch()
+        asks = [sys.executable, "-c", script.format(seconds), tmp_path / ".training"]
+        with subprocess.Popen(asks, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            with pytest.raises(UserError) if refused else contextlib.nullcontext(), only_training(tmp_path):
+                pass
+            process.kill()
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(run):
