@@ -375,7 +375,7 @@ def test_a_resumed_training_goes_on_in_its_page(tmp_path, monkeypatch):
     monkeypatch.setattr(watch, "write_report", look)
     result = call("fit", "--resume", "runs/demo/latest", "--trainer.max_steps", 5, "--model.label_dropout", 0.25)
     assert result.code == 0, result.err
-    assert [run.step for run in seen] == [3, 4, 5, 5] and seen[0].training
+    assert [run.step for run in seen] == [3, 3, 4, 5, 5] and seen[0].training  # the validation of step 3 comes again
     page = Page(Path("runs/demo/latest/report.html").read_bytes())
     assert "✓ finished at step 5 of 5" in page.words and "1 ×, last from step 3" in page.words
     assert "model.label_dropout 0.1 → 0.25" in page.words
