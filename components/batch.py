@@ -111,6 +111,13 @@ class LowRes(_Tensors):
         a = level.view(-1, 1, 1, 1, 1)
         return LowRes((1 - a**2).sqrt() * clean + a * noise, level)
 
+    @staticmethod
+    def stack(parts: Sequence[LowRes]) -> LowRes | None:
+        """The parts as one batch, one after the other; None of none."""
+        if not parts:
+            return None
+        return LowRes(torch.cat([part.video for part in parts]), torch.cat([part.level for part in parts]))
+
 
 @dataclass
 class VideoBatch(Prompt):
@@ -176,6 +183,7 @@ class VideoBatch(Prompt):
             keys=[key for part in parts for key in part.keys],
             skipped=[skip for part in parts for skip in part.skipped],
             embeddings=Condition.stack(embeddings) if embeddings else None,
+            low_res=LowRes.stack([part.low_res for part in parts if part.low_res is not None]),
             num_images=sum(part.num_images for part in parts),
         )
 

@@ -13,7 +13,9 @@ from torch import Tensor
 
 def seed_of(*place: int) -> int:
     """A seed of its own, 0 to 2^64 - 1, for a place that numbers name, such as (seed, step)."""
-    return int(np.random.SeedSequence([number % 2**64 for number in place]).generate_state(1, np.uint64)[0])
+    entropy = [number % 2**64 for number in place]
+    # its length, too: SeedSequence takes (7, 1) and (7, 1, 0) for the same
+    return int(np.random.SeedSequence([len(place), *entropy]).generate_state(1, np.uint64)[0])
 
 
 class Draws:

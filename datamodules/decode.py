@@ -167,7 +167,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def decode_video(file: BinaryIO, shape: VideoShape, fps: Sequence[float], generator: np.random.Generator) -> Clip:
+def decode_video(
+    file: BinaryIO, shape: VideoShape, fps: Sequence[float], generator: np.random.Generator | None
+) -> Clip:
     """Read a random part of a video at a random frame rate.
 
     The rate is drawn from those of `fps` that the length and the native rate of the video allow, then the start from
@@ -177,7 +179,7 @@ def decode_video(file: BinaryIO, shape: VideoShape, fps: Sequence[float], genera
         file: The file; its first video stream is read.
         shape: The size wanted.
         fps: Candidate frame rates in frames per second.
-        generator: Source of both draws.
+        generator: Source of both draws; None: the beginning, at the first rate that fits.
 
     Raises:
         Unusable: "corrupt", "no video stream", "unknown codec", "too large", "too short" (for every candidate), or
@@ -260,7 +262,7 @@ def extent_of(container: InputContainer, stream: VideoStream) -> Extent:
 
 
 def draw_times(
-    extent: Extent, num_frames: int, fps: Sequence[float], generator: np.random.Generator
+    extent: Extent, num_frames: int, fps: Sequence[float], generator: np.random.Generator | None
 ) -> tuple[float, float]:
     """A frame rate, and the offset of the first frame in seconds.
 
@@ -268,6 +270,8 @@ def draw_times(
         Unusable: "frame rate too low" or "too short" for every rate.
     """
     fitting = fitting_rates(extent, num_frames, fps)
+    if generator is None:
+        return fitting[0], 0.0
     rate = fitting[generator.integers(len(fitting))]
     return rate, generator.uniform(0.0, extent.duration - (num_frames - 1) / rate)
 

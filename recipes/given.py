@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import av
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -15,14 +14,6 @@ from ..components.interfaces import VideoShape
 from ..datamodules.decode import decode_image, decode_video, extent_of, open_stream
 from ..datamodules.samples import Unusable
 from .errors import UserError
-
-
-class _Lowest(np.random.Generator):
-    """Draws the lowest of what there is: clips are read from their first frame on."""
-
-    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:  # type: ignore[override]
-        """The lowest."""
-        return low
 
 
 @dataclass(frozen=True)
@@ -55,8 +46,7 @@ class Given:
                         frames.append(decode_image(file, shape).video)
                     else:
                         clip = VideoShape(len(self.places), shape.height, shape.width)
-                        start = _Lowest(np.random.PCG64(0))
-                        frames.append(decode_video(file, clip, [self.fps], start).video)
+                        frames.append(decode_video(file, clip, [self.fps], None).video)
             except OSError as error:
                 raise UserError(f"{self.option} {path}: {error.strerror}") from error
             except Unusable as error:
@@ -75,7 +65,7 @@ def given_clip(option: str, path: Path, fps: float) -> Given:
             extent = extent_of(container, open_stream(container))
     except OSError as error:
         raise UserError(f"{option} {path}: {error.strerror or error}") from error
-    except Unusable as error:
+    except (Unusable, av.FFmpegError) as error:
         raise UserError(f"{option} {path}: {error}") from error
     count = int(extent.duration * fps + 1e-3)
     if count < 1:

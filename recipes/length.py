@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..components import LongVideo
+from ..components.interfaces import VideoShape
 from .errors import UserError
 from .given import Given, given_clip
+from .run import fingerprint
+from .words import numbers
 
 
 def plan_of(
@@ -25,13 +28,15 @@ def plan_of(
     Raises:
         UserError: An option is out of range, or a file cannot be read.
     """
-    rates = _numbers("--rates", options.rates) if options.rates else None
+    rates = numbers("--rates", options.rates, float) if options.rates else None
     if rates and options.fps is not None and rates[-1] != options.fps:
         raise UserError(
             f"--rates {options.rates} ends with {rates[-1]:g}, and --fps is {options.fps:g}: give one of them"
         )
     fps = rates[-1] if rates else fps
     given = _given(options, fps)
+    if given:
+        given.read(VideoShape(1, 8, 8))  # a file that is no picture is known now
     known = len(given.places) if given and given.fps is not None else 0
     overlap = max(size // 2, 1) if options.overlap is None else options.overlap
     duration = options.duration
@@ -49,7 +54,8 @@ def plan_of(
 def record_of_plan(plan: LongVideo, given: Given | None) -> dict[str, Any]:
     """What the record of a video says of these."""
     about = {"duration": plan.duration, "rates": list(plan.rates), "overlap": plan.overlap}
-    return about | ({"given": {given.option: [file.name for file in given.files]}} if given else {})
+    files = {file.name: fingerprint(file) for file in given.files} if given else {}
+    return about | ({"given": {given.option: files}} if given else {})
 
 
 def rising_rates(fps: float, trained: Sequence[float], duration: float, size: int) -> list[float]:
@@ -78,10 +84,3 @@ def _given(options: argparse.Namespace, fps: float) -> Given | None:
     if options.between is not None:
         return Given("--between", options.between, (0, -1))
     return Given("--first-frame", [options.first_frame], (0,)) if options.first_frame is not None else None
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    try:
-        return [float(word) for word in text.split(",")]
-    except ValueError:
-        raise UserError(f"{option} {text}: give numbers with commas between them, as 4,8,24") from None

@@ -14,6 +14,8 @@ from ..interfaces import Conditioner, VideoBatch
 def held_out_videos(trainer: Trainer, module: Any, count: int) -> VideoBatch:  # noqa: ANN401  # a model, of any class
     """The first held-out videos, not images, with what an upsampler is to enlarge; on the model's device.
 
+    On several devices each has a share of what is held out, and these are of its own.
+
     Args:
         trainer: Has the data.
         module: Has the `shape` of the videos, others are left out, and maybe a `conditioner` that sees them.

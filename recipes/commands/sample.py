@@ -7,20 +7,22 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..quiet import quieten
 from ..requests import Wish, fps_range, in_range, is_unicode, read_wishes, requests_of
 from ..sampling import OPTIONS, split_settings
 from ..shipped import is_run
+from ..words import Number, numbers
 
 if TYPE_CHECKING:
     from ..generation import Maker
     from ..source import Source
     from ..videos import VideoFolder
 
-Number = TypeVar("Number", int, float)
+AUG_LEVEL = "0.1"
+"""Noise on what an upsampler enlarges, where nothing is said."""
 
 
 def run(verb: str, argv: list[str]) -> None:
@@ -28,7 +30,9 @@ def run(verb: str, argv: list[str]) -> None:
     words, settings = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
     names = _take_runs(options)
-    levels = _numbers("--aug-level", options.aug_level, float, len(names) - 1)
+    if options.aug_level and len(names) == 1:
+        raise UserError(f"--aug-level {options.aug_level} is of upsamplers: name their runs after the first")
+    levels = _per_run("--aug-level", options.aug_level or AUG_LEVEL, float, len(names) - 1)
     wishes = _wishes(options)
     _check_processes(options)
     quieten(devices=False)
@@ -48,6 +52,7 @@ def run(verb: str, argv: list[str]) -> None:
     if _is_planned(options):
         plan, given = plan_of(options, fps, trained_fps(runs[0]), models[0].shape.num_frames)
         fps, record = plan.rates[-1], record | record_of_plan(plan, given)
+        _check_rates(plan.rates, [trained_fps(folder) for folder in runs])
     Stages(models, levels, plan, given)  # what is wrong is said before weights are read
     requests = requests_of(wishes, options.num, options.seed, fps)
     default = Path("samples") if is_exported(runs[-1]) else runs[-1] / "samples"
@@ -61,11 +66,13 @@ def _take_runs(options: argparse.Namespace) -> list[str]:
     """The runs of the command line: those among the first words of the prompts are taken from there.
 
     Raises:
-        UserError: A checkpoint is named, and there are several.
+        UserError: One of them is not there, or a checkpoint is named, and there are several.
     """
     names = [options.run]
     while options.prompts and is_run(options.prompts[0]):
         names.append(options.prompts.pop(0))
+    if wrong := next((word for word in options.prompts if "/" in word and len(word.split()) == 1), None):
+        raise UserError(f"{wrong} is no run; if it is a prompt, put it into a file: --prompts FILE")
     if options.checkpoint and len(names) > 1:
         raise UserError("--checkpoint is of one run, and there are several: the newest weights of each are taken")
     return names
@@ -77,24 +84,34 @@ def _sources(runs: Sequence[Path], options: argparse.Namespace, settings: list[s
     from ..source import Source
 
     unchanged = [None] * len(runs)
-    steps = _numbers("--steps", options.steps, int, len(runs)) if options.steps else unchanged
-    guidance = _numbers("--guidance", options.guidance, float, len(runs)) if options.guidance else unchanged
+    steps = _per_run("--steps", options.steps, int, len(runs)) if options.steps else unchanged
+    guidance = _per_run("--guidance", options.guidance, float, len(runs)) if options.guidance else unchanged
     return [
         Source(folder, options.checkpoint or find_weights(folder), model_section(folder, count, scale, settings))
         for folder, count, scale in zip(runs, steps, guidance, strict=True)
     ]
 
 
-def _numbers(option: str, text: str, kind: Callable[[str], Number], count: int) -> list[Number]:
+def _check_rates(rates: Sequence[float], trained: Sequence[Sequence[float]]) -> None:
+    """Refuse frame rates beyond those that a stage was trained at: the first makes all, others the last.
+
+    Raises:
+        UserError: One is.
+    """
+    for number, known in enumerate(trained, start=1):
+        for rate in rates if number == 1 else rates[-1:]:
+            if known and not min(known) <= rate <= max(known):
+                span = f"{min(known):g} to {max(known):g} fps" if len(known) > 1 else f"{known[0]:g} fps alone"
+                raise UserError(f"{rate:g} fps: stage {number} was trained at {span}; set --fps, or --rates, within")
+
+
+def _per_run(option: str, text: str, kind: Callable[[str], Number], count: int) -> list[Number]:
     """The numbers of an option, one for each of so many runs; one number is that of all."""
-    try:
-        numbers = [kind(word) for word in text.split(",")]
-    except ValueError:
-        raise UserError(f"{option} {text}: give a number, or one for each run with commas between them") from None
-    numbers = numbers * count if len(numbers) == 1 else numbers
-    if len(numbers) != count:
-        raise UserError(f"{option} {text}: {len(numbers)} numbers; {count} or one for all are needed")
-    return numbers
+    found = numbers(option, text, kind)
+    found = found * count if len(found) == 1 else found
+    if len(found) != count:
+        raise UserError(f"{option} {text}: {len(found)} numbers; {count} or one for all are needed")
+    return found
 
 
 def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, columns: int) -> None:
@@ -144,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="snapvideo sample",
         description="Make videos of texts.",
-        epilog=f"{OPTIONS} can be others than in training: --model.sampler DDIM --model.sampler.eta 0.5",
+        epilog=f"{OPTIONS} can be others than in training, of all runs: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
     what = "run folder, as runs/demo/latest, exported model, shipped one, as demo, or USER/NAME on the Hub"
@@ -158,7 +175,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", metavar="N[,N]", help=what)
     parser.add_argument("--guidance", metavar="S[,S]", help="pull towards the prompt; 1: none; of each run, as 4,1")
     what = "noise on what each upsampler enlarges, 0 to 1 (0.1): more mends more and keeps less"
-    parser.add_argument("--aug-level", default="0.1", metavar="A[,A]", help=what)
+    parser.add_argument("--aug-level", metavar="A[,A]", help=what)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first video; the next have the next (0)")
     parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")
     _add_length(parser)
@@ -215,6 +232,8 @@ def _wishes(options: argparse.Namespace) -> list[Wish]:
         raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
     if options.fps is not None and not in_range(options.fps):
         raise UserError(f"--fps {options.fps}: it must be {fps_range()}")
+    if options.overlap is not None and not _is_planned(options):
+        raise UserError("--overlap is of longer videos: give --duration, too")
     if _is_planned(options) and (own := next((wish for wish in wishes if wish.fps is not None), None)):
         raise UserError(
             f"fps {own.fps:g} of {own.prompt!r} is for clips of the model's length: leave it out and set --fps"

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from snapvideo.components.draws import Draws, KeyDraws
+from snapvideo.components.draws import Draws, KeyDraws, seed_of
 
 SHAPE = (3, 2, 4, 4)
 
@@ -47,6 +47,12 @@ def test_streams_are_apart_and_the_same_on_any_number_of_ranks():
     assert torch.equal(gather([part.noise(SHAPE, 1) for part in parts], 8), one.noise(SHAPE, 1))
     noise = torch.cat([one.noise(SHAPE, stream) for stream in range(3)])
     assert len(noise.flatten(1).unique(dim=0)) == 36
+
+
+def test_every_place_has_a_seed_of_its_own():
+    places = [(), (7,), (7, 0), (7, 1), (7, 1, 0), (7, 0, 1), (0, 7, 1), (-1,), (2**32,), (0, 1)]
+    assert len({seed_of(*place) for place in places}) == len(places)
+    assert seed_of(7, 1) == seed_of(7, 1) and 0 <= seed_of(7, 1) < 2**64
 
 
 def test_draws_of_keys_are_those_of_each_key():

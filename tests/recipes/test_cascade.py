@@ -28,6 +28,7 @@ def folder(tmp_path_factory):
         result = call("fit", "-c", "shapes_upsampler", "--smoke", "--init_from", "runs/demo/latest", *FEW)
         assert result.code == 0, result.err
     (folder / "started.txt").write_text(result.out)
+    (folder / "broken.mp4").write_bytes(b"\0\1\2 no video" * 100)
     return folder
 
 
@@ -56,6 +57,21 @@ def test_an_upsampler_starts_from_the_first_stage(work):
     assert second["backbone.stem.weight"].shape[1] == 2 * first["backbone.stem.weight"].shape[1]
 
 
+def test_a_large_upsampler_starts_from_its_first_stage(tmp_path, monkeypatch):
+    """FIT, full positions to factorized ones, as in the paper's pair; and a U-Net's weights are refused."""
+    monkeypatch.chdir(tmp_path)
+    size = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8"]
+    assert call("fit", "-c", "fit_s", "--smoke", *FEW, *size).code == 0
+    result = call("fit", "-c", "snap_video_3.9b_upsampler", "--smoke", "--init_from", "runs/fit_s/latest", *FEW)
+    assert result.code == 0, result.err
+    lines = {line.split(":")[0].strip(): line for line in result.out.splitlines() if line.startswith("  ")}
+    for part in ("backbone.positions.tables", "backbone.stem.0"):
+        assert part in lines["fitted"]
+    assert "backbone" not in lines["new"] and "backbone" not in lines.get("unused", "")
+    result = call("fit", "-c", "demo", "--smoke", "--init_from", "runs/fit_s/latest", *FEW, "--runs", "others")
+    assert result.code == 2 and "it is of another model: 0%" in result.err
+
+
 def test_a_cascade_saves_its_stages_apart(work, tmp_path):
     lines = sample(tmp_path, BASE, UP, PROMPT, "a blue square", "-n", "1", "--aug-level", "0.2")
     assert [line["prompt"] for line in lines] == [PROMPT, "a blue square"]
@@ -82,6 +98,13 @@ def test_a_cascade_saves_its_stages_apart(work, tmp_path):
         ([BASE, PROMPT, "--duration", "2", "--rates", "3,8"], "8 is no whole multiple of 3"),
         ([BASE, PROMPT, "--rates", "4,8", "--fps", "4"], "--rates 4,8 ends with 8, and --fps is 4"),
         ([BASE, PROMPT, "--first-frame", "nowhere.png"], "--first-frame nowhere.png: No such file"),
+        ([BASE, PROMPT, "--extend", "broken.mp4"], "--extend broken.mp4: "),
+        ([BASE, PROMPT, "--first-frame", "started.txt"], "--first-frame started.txt: corrupt"),
+        ([BASE, "runs/typo/latest", PROMPT], "runs/typo/latest is no run"),
+        ([BASE, PROMPT, "--aug-level", "0.1"], "--aug-level 0.1 is of upsamplers"),
+        ([BASE, PROMPT, "--overlap", "2"], "--overlap is of longer videos"),
+        ([BASE, PROMPT, "--duration", "1", "--fps", "16"], "16 fps: stage 1 was trained at 2 to 8 fps"),
+        ([BASE, UP, PROMPT, "--duration", "4", "--fps", "2"], "2 fps: stage 2 was trained at 4 to 8 fps"),
         ([BASE, PROMPT, "--extend", "nowhere.mp4"], "--extend nowhere.mp4: No such file"),
     ],
 )
@@ -110,7 +133,7 @@ def test_given_frames_are_in_the_video(work, tmp_path):
         return (found - torch.tensor(colours[name])).abs().max() < 6
 
     (line,) = sample(tmp_path / "a", BASE, UP, PROMPT, "-n", "1", "--first-frame", tmp_path / "red.png")
-    assert line["given"] == {"--first-frame": ["red.png"]}
+    assert list(line["given"]["--first-frame"]) == ["red.png"]
     assert near(frame(tmp_path / "a", line, 0), "red")
     images = [tmp_path / "red.png", tmp_path / "blue.png"]
     (line,) = sample(tmp_path / "b", BASE, PROMPT, "-n", "1", "--between", *images)
