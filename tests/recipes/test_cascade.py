@@ -1,6 +1,5 @@
 """Cascades, longer videos and given frames on the command line, with models of one step."""
 
-import contextlib
 import json
 
 import numpy as np
@@ -14,30 +13,13 @@ from snapvideo.recipes.run import find_weights, read_weights
 from .conftest import call
 
 PROMPT = "a red circle moves left"
-FEW = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--ema=null", "--data.holdout=0", "--sampling=null"]
-SMALL = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "--data.fps=[2,4,8]"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with runs/base, 4 frames of 8x8, and runs/up, from there to 16x16, which starts from it."""
-    folder = tmp_path_factory.mktemp("cascade")
-    with contextlib.chdir(folder):
-        result = call("fit", "-c", "demo", "--smoke", "--name", "base", *FEW, *SMALL)
-        assert result.code == 0, result.err
-        result = call("fit", "-c", "shapes_upsampler", "--smoke", "--init_from", "runs/demo/latest", *FEW)
-        assert result.code == 0, result.err
-    (folder / "started.txt").write_text(result.out)
-    return folder
+BASE, UP = "runs/demo/latest", "runs/shapes_upsampler/latest"
 
 
 @pytest.fixture
-def work(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    return folder
-
-
-BASE, UP = "runs/demo/latest", "runs/shapes_upsampler/latest"
+def work(cascade, monkeypatch):
+    monkeypatch.chdir(cascade)
+    return cascade
 
 
 def sample(out, *words):
