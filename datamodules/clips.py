@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import multiprocessing
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,6 +193,27 @@ def blank_clips(
     )
 
 
+def obey_parent_alone(worker: int) -> None:
+    """Let no signal disturb this worker of a loader but the end that the process it works for tells it (SIGTERM).
+
+    A terminal (Ctrl-C) and SLURM signal all processes of a job. The one that trains decides what comes of it, and may
+    need batches for that. Also, a forked worker has its handlers, which would save a checkpoint here.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None and hasattr(signal, "sigwaitinfo"):  # macOS does not tell who sends
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_for, args=(parent.pid,), daemon=True).start()
+
+
+def _end_for(sender: int | None) -> None:
+    """End this process when it gets a SIGTERM of one process; those of others are blocked."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != sender:
+        pass
+    os._exit(0)
+
+
 class Loader(DataLoader[list[VideoBatch]]):
     """A loader that knows how long it was waited for.
 
@@ -199,6 +224,7 @@ class Loader(DataLoader[list[VideoBatch]]):
     waited = 0.0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # an iterator of torch's own has no more to offer
+        self.worker_init_fn = obey_parent_alone  # Lightning's seeds what nothing is drawn from
         batches = super().__iter__()
         while True:
             begin = time.monotonic()

@@ -133,11 +133,8 @@ class JointData(LightningDataModule):
         self.census: dict[Modality, Count] = {}
         self.manifest: dict[str, str] | None = None
         sizes: dict[Modality, int] = {"video": video_batch_size, "image": image_batch_size}
-        self._sources: dict[Modality, list[Source]] = {}
-        if videos is not None:
-            self._sources["video"] = as_sources(videos, "video")
-        if images is not None:
-            self._sources["image"] = as_sources(images, "image")
+        named: dict[Modality, str | Path | Sequence[Source] | None] = {"video": videos, "image": images}
+        self._sources = {modality: as_sources(of, modality) for modality, of in named.items() if of is not None}
         paths = [source.path for of in self._sources.values() for source in of]
         self._streamed = any(map(is_stream, paths))
         settings = {"holdout": holdout, "image_steps": image_steps, "embeddings": embeddings, "buckets": buckets}
@@ -204,11 +201,15 @@ class JointData(LightningDataModule):
         """Endless batches from the trainer's step on.
 
         Raises:
-            ValueError: Steps are of a number of batches that changes: where a run is would not be known.
+            ValueError: Steps are of a number of batches that changes, or batches repeat: where a run is is not known.
         """
         schedule = getattr(self.trainer, "accumulation_scheduler", None)
         if schedule is not None and len(schedule.scheduling) > 1:
             raise ValueError("GradientAccumulationScheduler: use trainer.accumulate_grad_batches, the same throughout")
+        if getattr(self.trainer, "overfit_batches", 0):
+            raise ValueError(
+                "trainer.overfit_batches: the order of batches is fixed; name a folder of few samples instead"
+            )
         if self._streamed:
             return self._streaming_loader()
         self._agree()

@@ -31,14 +31,16 @@ class Snapshot(Profile):
         std: Its length.
         file: Where it is.
         buffers: Names of what is in it and is no average.
+        begun: The step at which the average began, as if weights had never been others.
     """
 
     file: Path
     buffers: frozenset[str]
+    begun: int
 
 
 def find_snapshots(run: Path, step: int | None = None) -> list[Snapshot]:
-    """The snapshots of a run up to a step, by step and length.
+    """The snapshots of a run up to a step, by step and length: those of averages that began together.
 
     Args:
         run: The run folder.
@@ -60,7 +62,8 @@ def find_snapshots(run: Path, step: int | None = None) -> list[Snapshot]:
         shown = ", ".join(map(str, steps if len(steps) <= 12 else [*steps[:5], "...", *steps[-5:]]))
         near = min(steps, key=lambda each: abs(each - step))
         raise UserError(f"--step {step}: there is no snapshot of it. Did you mean {near}?\nsteps: {shown}")
-    return [snapshot for snapshot in found if snapshot.step <= (step or steps[-1])]
+    found = [snapshot for snapshot in found if snapshot.step <= (step or steps[-1])]
+    return [snapshot for snapshot in found if snapshot.begun == found[-1].begun]
 
 
 def shares_for(snapshots: Sequence[Snapshot], std: float) -> tuple[list[float], float]:
@@ -122,6 +125,7 @@ def _read(file: Path) -> Snapshot:
     try:
         with safe_open(file, "pt") as opened:
             about = opened.metadata()
-        return Snapshot(int(about["step"]), float(about["std"]), file, frozenset(json.loads(about["buffers"])))
+        buffers, begun = frozenset(json.loads(about["buffers"])), int(about.get("begun", 0))
+        return Snapshot(int(about["step"]), float(about["std"]), file, buffers, begun)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise UserError(f"{file} is no snapshot that can be read: {error}") from error

@@ -40,6 +40,9 @@ usage: snapvideo VERB ...
 
 snapvideo VERB --help says more; --debug after any verb shows the traceback of an error; --version shows the version."""
 
+INTERRUPTED = 130
+"""What a shell says of a program that Ctrl-C ended."""
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command.
@@ -49,7 +52,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2: a setting or an argument is wrong, or memory is not enough; 3: the data cannot be used;
-        4: training has diverged; 1: anything else.
+        4: training has diverged; 130 and 143: Ctrl-C or SIGTERM ended it; 1: anything else.
     """
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
@@ -69,10 +72,12 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"'{verb}' is not a verb.{did_you_mean(verb, VERBS)}\nverbs: {', '.join(VERBS)}")
         command = importlib.import_module(f".commands.{VERBS[verb][0]}", __package__)
         command.run(verb, [word for word in words if word != "--debug"])
-    except SystemExit as end:  # of parsers that printed help, and of Lightning when it is interrupted
+    except SystemExit as end:  # of parsers that printed help, and of a training that was interrupted
+        if isinstance(end.__context__, KeyboardInterrupt):
+            return INTERRUPTED  # Lightning makes it 1
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeyboardInterrupt:
-        return 130  # what a shell says of a program that was interrupted
+        return INTERRUPTED
     except Exception as error:
         code = exit_code(error)
         if code is None or "--debug" in words:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from .errors import UserError
 
 NAME = ".training"
+
+ATTEMPTS, PAUSE = 5, 0.1
+"""How often the lock is asked for, and seconds between: who asks `is_training` has it for a moment."""
 
 
 @contextmanager
@@ -39,33 +45,37 @@ def only_sampling(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _only(folder: Path, name: str, otherwise: str) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(otherwise) from error
-        except OSError:  # a disk that has no locks
-            pass
+        for _ in range(ATTEMPTS):
+            if _lock(file):
+                break
+            time.sleep(PAUSE)
+        else:
+            raise UserError(otherwise)
         yield
+
+
+def _lock(file: TextIO) -> bool:
+    """Whether nobody else has the file, which is locked now, where the disk can."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a disk that has no locks
+        pass
+    return True
 
 
 def is_training(run: Path) -> bool | None:
     """Whether a process trains in a run folder, as far as its disk can tell this machine; None: it cannot."""
     try:
-        import fcntl
-
         with (run / NAME).open() as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except BlockingIOError:
         return True
-    except (ImportError, OSError):
+    except OSError:
         return None
     return False

@@ -18,6 +18,7 @@ _NO_MEMORY = re.compile(r"DefaultCPUAllocator: (not enough|can't allocate) memor
 
 _WORK = {
     "validation_step": "validation",
+    "log_validation": "validation",  # of the training weights beside the average
     "sample": "sampling",
     "training_step": "the training step",
     "backward": "the training step",
@@ -103,7 +104,7 @@ def _knobs(work: str, grid: bool, config: Mapping[str, Any], device: torch.devic
         knobs.append("--post_hoc_ema null (no averages to choose later)")
     if config.get("ema"):
         knobs.append("--ema null (no averaged weights)")
-    sharded = str((trainer["strategy"] or {}).get("class_path", "")) if isinstance(trainer["strategy"], dict) else ""
+    sharded = str(trainer["strategy"].get("class_path", "")) if isinstance(trainer["strategy"], dict) else ""
     if not sharded.endswith("ModelParallelStrategy") and torch.cuda.device_count() > 1:
         number = torch.cuda.device_count()
         more = f"--trainer.devices {number} --trainer.strategy.data_parallel_size {number}"

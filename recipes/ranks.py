@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from lightning.pytorch import Trainer
 
+from .interrupt import EndedAtOnce
+
 PATIENCE = 10.0
 """Seconds that another process gives the first to fail of the same error."""
 
@@ -21,7 +23,7 @@ def one_voice(trainer: Trainer) -> Iterator[None]:
     """
     try:
         yield
-    except Exception:
+    except (Exception, EndedAtOnce):
         if not trainer.is_global_zero:
             time.sleep(PATIENCE)
             raise

@@ -27,7 +27,7 @@ class Record(Callback):
     It points ``latest`` to the run. A run that is resumed has the config of now, and in ``env.json`` an entry in
     ``resumes`` for each time: command, step, environment, and the settings that were others.
 
-    It counts clips and seconds, also across resumes; both are in every checkpoint.
+    It counts the clips of whole steps, and seconds, also across resumes; both are in every checkpoint.
 
     Args:
         config: The resolved recipe, as YAML.
@@ -42,6 +42,8 @@ class Record(Callback):
         self.clips = 0
         self.seconds = 0.0
         self._began = 0.0
+        self._latest_step = 0
+        self._unfinished = 0  # clips of the step at hand
         self._run = Path()
         self._pointed = False
 
@@ -50,6 +52,7 @@ class Record(Callback):
         self._run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
         self._pointed = False
         self._began = time.monotonic() - self.seconds
+        self._latest_step, self._unfinished = trainer.global_step, 0
         if trainer.is_global_zero:
             write_bytes(self._run / ENVIRONMENT, json.dumps(self._environment(trainer), indent=1).encode())
             write_bytes(self._run / CONFIG, self.config.encode())
@@ -69,11 +72,17 @@ class Record(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int
     ) -> None:
-        """Count; after the first batch the run is one that works, and the latest."""
+        """Count; after the first batch the run is one that works, and the latest.
+
+        A step that is interrupted is done again from its first batch, so its clips count when it is whole.
+        """
         if trainer.is_global_zero and not self._pointed:
             point_latest(self._run)
             self._pointed = True
-        self.clips += len(batch) * trainer.world_size
+        self._unfinished += len(batch) * trainer.world_size
+        if trainer.global_step != self._latest_step:
+            self._latest_step = trainer.global_step
+            self.clips, self._unfinished = self.clips + self._unfinished, 0
         self.seconds = time.monotonic() - self._began
 
     def state_dict(self) -> dict[str, Any]:

@@ -18,12 +18,17 @@ def refuse(config: Namespace) -> None:
         config: All settings, parsed.
 
     Raises:
-        UserError: Weights in half precision, or epochs that end within a step.
+        UserError: Weights in half precision, checkpoints that are folders, or epochs that end within a step.
     """
     trainer = config.trainer
     if trainer.precision in HALF_PRECISIONS:
         raise UserError(
             f"trainer.precision={trainer.precision}: weights in half precision lose small steps; use bf16-mixed"
+        )
+    if isinstance(trainer.strategy, Namespace) and trainer.strategy.get("init_args.save_distributed_checkpoint"):
+        raise UserError(
+            "trainer.strategy.save_distributed_checkpoint=True: checkpoints would be folders, which neither "
+            "--resume nor sample can read; set it to false: --trainer.strategy.save_distributed_checkpoint false"
         )
     batches, window = trainer.limit_train_batches, trainer.accumulate_grad_batches
     if isinstance(batches, int) and batches % window:
@@ -45,8 +50,7 @@ def refuse_unused_holdout(config: Namespace) -> None:
         UserError: There is no validation within ``trainer.max_steps``, or none at all.
     """
     trainer, holdout = config.trainer, config.data.get("init_args", Namespace()).get("holdout")
-    off = trainer.limit_val_batches == 0 and not trainer.overfit_batches
-    if not holdout or off or trainer.fast_dev_run:
+    if not holdout or trainer.limit_val_batches == 0 or trainer.fast_dev_run:
         return
     interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
     if not isinstance(interval, int | float | None):
@@ -78,7 +82,7 @@ def refuse_unused_holdout(config: Namespace) -> None:
 
 def _batches_of_an_epoch(trainer: Namespace) -> float:
     """Training data has no end: an epoch has one only where it is cut."""
-    limit = trainer.overfit_batches or trainer.limit_train_batches
+    limit = trainer.limit_train_batches
     return limit if isinstance(limit, int) and not isinstance(limit, bool) else math.inf
 
 

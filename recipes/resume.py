@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
+from lightning.pytorch.loops.progress import _ProcessedTracker
+from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
 from .differences import Difference, differences, table
 from .errors import UserError
 from .record import read_environment
 from .run import find_run, is_exported, newest_checkpoint, read_checkpoint, read_config
-from .shipped import CONFIG, ENVIRONMENT, LATEST, OVERLAYS, RUNS, recipe_name
+from .shipped import CONFIG, ENVIRONMENT, LATEST, RUNS, run_name
 
 NETWORK = ("model.backbone", "model.conditioner")
 """What weights belong to: at a resume it must be what it was."""
@@ -38,14 +41,9 @@ class Resumption:
     in_place: bool
 
     @cached_property
-    def state(self) -> dict[str, Any]:
-        """All that the checkpoint holds."""
-        return read_checkpoint(self.checkpoint)
-
-    @property
     def step(self) -> int:
         """Optimizer steps that were done."""
-        return self.state["global_step"]
+        return read_checkpoint(self.checkpoint)["global_step"]
 
     def changes(self, config: dict[str, Any]) -> list[Difference]:
         """The settings in which a config differs from that of the run.
@@ -93,27 +91,34 @@ def find_resumption(name: str, recipes: list[Path], runs: Path = RUNS) -> Resump
 
 
 def _latest(recipes: list[Path], runs: Path) -> Path:
-    """The run that began last: of the first recipe that is no overlay, or of all."""
-    of = next((recipe_name(recipe) for recipe in recipes if recipe.parent.name != OVERLAYS), "*")
+    """The run that began last: of these recipes, or of all."""
+    of = run_name(recipes) or "*"
     links = [link for link in runs.glob(f"{of}/{LATEST}") if link.is_dir()]
     if not links:
         raise UserError(f"--resume {LATEST}: there is no run in {runs / of}")
     return max(links, key=lambda link: link.lstat().st_mtime_ns)
 
 
-def requeued(recipes: list[Path], runs: Path = RUNS) -> Resumption | None:
-    """The run of this very job, if SLURM has started it again; None: it is the first time.
+def requeued(command: str, runs: Path = RUNS) -> Resumption | None:
+    """The run of this very command in this very job, if SLURM has started it again.
 
     Args:
-        recipes: Those that the command names.
+        command: The command that was given, which ``env.json`` has.
         runs: The folder of all runs.
+
+    Returns:
+        What goes on; None: it is the first time, or no checkpoint was saved yet.
     """
     job = os.environ.get("SLURM_JOB_ID")
-    if not job or os.environ.get("SLURM_RESTART_COUNT", "0") == "0" or not recipes:
+    if not job or os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
         return None
-    folders = (file.parent for file in (runs / recipe_name(recipes[0])).glob(f"*/{ENVIRONMENT}"))
-    ours = [folder for folder in folders if read_environment(folder).get("slurm_job") == job]
-    return find_resumption(str(max(ours)), recipes, runs) if ours else None
+    folders = {file.parent.resolve() for file in runs.glob(f"*/*/{ENVIRONMENT}")}  # some by a link, too
+    for folder in sorted(folders, key=lambda run: run.name, reverse=True):
+        begun = read_environment(folder)
+        times = [(time.get("slurm_job"), time.get("command")) for time in (begun, *begun.get("resumes", []))]
+        if (job, command) in times and (newest := newest_checkpoint(folder)):
+            return Resumption(newest, folder, in_place=True)
+    return None
 
 
 class Resume(Callback):
@@ -127,40 +132,84 @@ class Resume(Callback):
     def __init__(self, resumption: Resumption, changes: list[Difference]) -> None:
         self.resumption = resumption
         self.changes = changes
+        self._found: dict[str, str] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start with a whole step, and with the optimizer's settings of the recipe.
-
-        The data starts again with the first batch of the step that was interrupted, so the count of its batches must.
-        The learning rate keeps its place in the schedule.
-        """
-        batches, window = trainer.fit_loop.epoch_loop.batch_progress.current, trainer.accumulate_grad_batches
-        for name in ("ready", "started", "processed", "completed"):
-            setattr(batches, name, getattr(batches, name) // window * window)
-        for optimizer in trainer.optimizers:
-            for group in optimizer.param_groups:
-                base = optimizer.defaults["lr"]
-                lr = group["lr"] * (base / group["initial_lr"]) if group.get("initial_lr") else base
-                group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
-        if trainer.is_global_zero:
-            print(self._ledger(trainer))
-
-    def _ledger(self, trainer: Trainer) -> str:
-        """What the training goes on with, for people."""
-        state = self.resumption.state
-        end = f" of {trainer.max_steps}" if trainer.max_steps >= 0 else ""
-        data = state.get(type(getattr(trainer, "datamodule", None)).__qualname__, {}).get("positions", {})
-        averages = state.get("averaging_state", {}).get("n_averaged")
-        counts = state.get("callbacks", {}).get("Record", {})
-        lines = {
-            "step": f"{trainer.global_step}{end}",
-            "learning rate": f"{trainer.optimizers[0].param_groups[0]['lr']:.4g}",
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note what is to be told of it."""
+        data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {}).get("positions", {})
+        averages = checkpoint.get("averaging_state", {}).get("n_averaged")
+        counts = checkpoint.get("callbacks", {}).get("Record", {})
+        self._found = {
             "EMA": "none" if averages is None else f"{int(averages)} updates",
             "data": ", ".join(f"{name} {place}" for name, place in data.items()) or "from its beginning",
             "randomness": f"a function of seed {os.environ.get('PL_GLOBAL_SEED', 0)}, rank and step",
             "so far": f"{counts.get('clips', 0)} clips in {counts.get('seconds', 0) / 3600:.2f} h",
         }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start with a whole step, and with the optimizer's settings of the recipe.
+
+        The data starts again with the first batch of the step that was interrupted, so the count of its batches must.
+        A validation that was due comes first: whether it was done is not known. The learning rate keeps its place in
+        the schedule.
+        """
+        loop = trainer.fit_loop.epoch_loop
+        _start_with_whole_step(loop, trainer.accumulate_grad_batches)
+        if (
+            not trainer.fit_loop.restarted_on_epoch_end
+            and loop.batch_progress.current.ready < trainer.num_training_batches
+        ):
+            _validate_first(loop.val_loop)
+        # A validation logs as of the step that it follows, the first of which is 0. Lightning will add 1, or not.
+        loop._batches_that_stepped = trainer.global_step - (1 if loop.restarted_on_last else 2)
+        for optimizer in trainer.optimizers:
+            for group in optimizer.param_groups:
+                base = optimizer.defaults["lr"]
+                lr = group["lr"] * (base / group["initial_lr"]) if group.get("initial_lr") else base
+                group.update(optimizer.defaults | {"lr": lr, "initial_lr": base})
+        for config in trainer.lr_scheduler_configs:
+            for scheduler in (config.scheduler, *getattr(config.scheduler, "_schedulers", ())):  # in sequence, say
+                scheduler.base_lrs = [group["initial_lr"] for group in config.scheduler.optimizer.param_groups]
+        if trainer.is_global_zero:
+            print(self._ledger(trainer))
+
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
+        """Log as of the step at hand: for loggers Lightning counts apart, and wrongly after some restarts."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+    def _ledger(self, trainer: Trainer) -> str:
+        """What the training goes on with, for people."""
+        end = f" of {trainer.max_steps}" if trainer.max_steps >= 0 else ""
+        rate = f"{trainer.optimizers[0].param_groups[0]['lr']:.4g}"
+        lines = {"step": f"{trainer.global_step}{end}", "learning rate": rate} | self._found
         ledger = [f"resumed from {self.resumption.checkpoint}", *(f"  {key:14} {lines[key]}" for key in lines)]
         if self.changes:
             ledger += ["  settings that are others now:", *(f"    {line}" for line in table(self.changes).splitlines())]
         return "\n".join(ledger)
+
+
+def _start_with_whole_step(loop: _TrainingEpochLoop, window: int) -> None:
+    """Forget the batches of a step that was not done.
+
+    A checkpoint that was saved as a batch ended does not count it as completed: the loop will, when it starts.
+
+    Args:
+        loop: Restarted, with the counts of the checkpoint.
+        window: Batches of a step.
+    """
+    counted_later = int(loop.restarted_on_train_batch_end)
+    progress = loop.batch_progress
+    partial = (progress.current.completed + counted_later) % window
+    for counts in (progress.current, progress.total):
+        assert isinstance(counts, _ProcessedTracker)
+        whole = counts.completed + counted_later - partial
+        counts.ready = counts.started = counts.processed = whole
+        counts.completed = whole - counted_later
+
+
+def _validate_first(loop: _EvaluationLoop) -> None:
+    """Let a validation, if it is due before the next batch, run from its beginning, as if it had been interrupted."""
+    loop.batch_progress.reset()
+    loop.batch_progress.increment_ready()
+    loop.batch_progress.increment_started()
+    loop.update_restart_stage()

@@ -139,6 +139,11 @@ def recipe_name(file: Path) -> str:
     return run.parent.name if file.name == CONFIG and (run / ENVIRONMENT).exists() else file.stem
 
 
+def run_name(recipes: Sequence[Path]) -> str | None:
+    """What a run of several recipes is called: as those of the first that is no overlay; None: all are."""
+    return next((recipe_name(recipe) for recipe in recipes if recipe.parent.name != OVERLAYS), None)
+
+
 def summary(file: Path, width: int = 96) -> str:
     """The first line of a recipe's header, at most `width` characters of it: what it is."""
     first = file.read_text(encoding="utf-8").split("\n", 1)[0]

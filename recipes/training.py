@@ -54,7 +54,10 @@ SECTIONS: dict[str, type | None] = {
 """The top level of a recipe."""
 
 CALLBACKS = ("ema", "post_hoc_ema", "sampling", "checkpoint")
-"""Settings with a name of their own, in the order in which the trainer calls them: samples show the newest average."""
+"""Settings with a name of their own. Samples come after the average, to show the newest.
+
+The trainer calls them in this order, but `checkpoint` after all other callbacks: what those count is then up to date.
+"""
 
 TRAINER_DEFAULTS = {
     "check_val_every_n_epoch": None,  # training data has no end: `val_check_interval` counts steps
@@ -163,7 +166,8 @@ class Training(LightningCLI):
         """What accompanies training, in the order in which it is called."""
         changes = []
         text = self.parser.dump(self.config, skip_unset=False)
-        callbacks: list[Callback] = [Rehearsal(), PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
+        signals = self.config_init.checkpoint.signals
+        callbacks: list[Callback] = [signals, Rehearsal(), PeakMemory(), SkipBadSteps(self.config.max_bad_steps)]
         callbacks += [self.config_init[name] for name in CALLBACKS if self.config_init[name] is not None]
         if self.resumption is not None:
             changes = self.resumption.changes(yaml.safe_load(text))
@@ -218,9 +222,7 @@ class Training(LightningCLI):
         """Run ``validate``, ``test`` or ``predict`` with the weights of a checkpoint."""
         if getattr(self.datamodule, "holdout", None) == 0:
             raise UserError(f"{verb} has no samples: none are held out; set data.holdout to a number above 0")
-        weights = read_weights(checkpoint)
-        check_weights(self.model, weights, checkpoint)
-        self.model.load_state_dict(weights)
+        start_from(self.model, checkpoint)
         with self._explained():
             getattr(self.trainer, verb)(self.model, datamodule=self.datamodule)
 
@@ -288,6 +290,17 @@ def find_checkpoint(name: str | Path) -> Path:
     if Path(name).is_file():
         return Path(name).resolve()
     return find_weights(find_run(name, trust=True))  # what is taken of it are weights alone
+
+
+def start_from(model: VideoDiffusion, file: Path) -> None:
+    """Give a model the weights of a file, which is let go of: its memory and, once it is removed, its disk.
+
+    Raises:
+        UserError: They are of another model.
+    """
+    weights = read_weights(file)
+    check_weights(model, weights, file)
+    model.load_state_dict(weights)
 
 
 def _list(setting: Any) -> list[Any]:  # noqa: ANN401  # of Lightning's trainer

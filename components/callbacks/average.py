@@ -6,15 +6,13 @@ follow them. Here an average is a list of tensors instead, one for each paramete
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load as load_folder
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
@@ -68,12 +66,20 @@ class Average:
             self.swap(module)
 
     def state(self, trainer: Trainer) -> dict[str, Tensor]:
-        """The state of the module with the average, on the CPU, laid out as the trainer's strategy saves it.
+        """The state of the module with the average, whole and on the CPU, as the trainer's strategy saves it.
 
         All devices must ask for it; some strategies give it to the first alone.
+
+        Raises:
+            ValueError: The strategy saves shards, in a folder.
         """
         with self.in_place(trainer.lightning_module):
             state = trainer.strategy.lightning_module_state_dict()
+            if any(isinstance(tensor, DTensor) for tensor in state.values()):
+                raise ValueError(
+                    f"averages need whole checkpoints: {type(trainer.strategy).__name__} must have "
+                    "save_distributed_checkpoint=False"
+                )
             return {name: tensor.to("cpu", copy=True) for name, tensor in state.items()}
 
 
@@ -86,25 +92,9 @@ def whole_state(module: nn.Module) -> dict[str, Tensor]:
     return {name: value for name, value in state.items() if isinstance(value, Tensor)}
 
 
-def put_state(checkpoint: dict[str, Any], key: str, state: dict[str, Tensor]) -> None:
-    """Add the state of a module, from a strategy, to a checkpoint beside that in ``state_dict``."""
-    if any(isinstance(tensor, DTensor) for tensor in state.values()):
-        # A checkpoint that is a folder: Lightning writes shards of `state_dict` and of optimizers, and no others.
-        checkpoint["state_dict"] |= {f"{key}.{name}": tensor for name, tensor in state.items()}
-    else:
-        checkpoint[key] = state
-
-
-def load_state(trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any], key: str) -> None:
-    """Load into a module what `put_state` added to a checkpoint; one device or many may have written it."""
-    if key in checkpoint:
-        options = StateDictOptions(full_state_dict=True)
-        set_model_state_dict(module, dict(checkpoint[key]), options=options)
-    else:
-        state = get_model_state_dict(module)
-        named = {f"{key}.{name}": value for name, value in state.items()}
-        load_folder({"state_dict": named}, checkpoint_id=trainer.ckpt_path)
-        set_model_state_dict(module, state)
+def load_state(module: LightningModule, state: Mapping[str, Tensor]) -> None:
+    """Load a whole state, written by one device or many, into a module, which may be spread over devices."""
+    set_model_state_dict(module, dict(state), options=StateDictOptions(full_state_dict=True))
 
 
 @torch.no_grad()

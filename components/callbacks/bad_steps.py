@@ -29,11 +29,11 @@ class Diverged(Exception):
 
 
 class SkipBadSteps(Callback):
-    """Skips steps whose loss or gradient is not finite: weights, their average and the optimizer stay as they were.
+    """Skips steps whose loss or gradient is not finite: weights, their `EMA` and the optimizer stay as they were.
 
-    A skipped step counts: the schedule and the order of the data go on, so that a resumed run sees what it would have
-    seen. Its gradients are taken away, and optimizers leave parameters without a gradient as they are. With several
-    devices, all skip what one must.
+    A skipped step counts: the schedule, averages of `PostHocEMA` and the order of the data go on, so that a resumed run
+    sees what it would have seen. Its gradients are taken away, and optimizers leave parameters without a gradient as
+    they are. With several devices, all skip what one must.
 
     What the step was made of goes to ``bad_steps.jsonl`` in the run's folder, a line for each device: `step` (the first
     is 1, as in the names of checkpoints), `rank`, `grad_norm`, and for each clip its key, noise level (`sigma`) and
@@ -78,7 +78,7 @@ class SkipBadSteps(Callback):
         self._norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
         pl_module.log("train/grad_norm", self._norm)
         finite = torch.stack([self._norm, *(loss.to(self._norm) for loss in self._losses)]).isfinite().all()
-        # A gradient is the same everywhere, a loss is not. This is the only wait for the device.
+        # A gradient is the same everywhere, a loss is not. With one device this is the only wait for it in a step.
         bad = trainer.strategy.reduce((~finite).float(), reduce_op="sum").item() > 0
         self.in_a_row = self.in_a_row + 1 if bad else 0
         if bad:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from .average import Average, load_state, put_state
+from .average import Average, load_state
 from .bad_steps import skipped
 
 TRAINING = "current_model_state"
@@ -24,7 +24,8 @@ class EMA(Callback):
     of the paper: 6000 steps (Table 9).
 
     Differs from the paper: early on the average is shorter, with a decay of (1 + t) / (10 + t) after t updates, as long
-    as that is below the decay of the half-life. Otherwise short runs would end with mostly untrained weights.
+    as that is below the decay of the half-life. Otherwise short runs would end with mostly untrained weights. The first
+    update keeps nothing: the average begins with the weights of the first step, and untrained ones have no part in it.
 
     Args:
         half_life: Steps after which weights count half as much in the average.
@@ -88,7 +89,7 @@ class EMA(Callback):
         self._aside = Average(pl_module)
         if "averaging_state" in checkpoint:
             self._updates = int(checkpoint["averaging_state"]["n_averaged"])
-            load_state(trainer, pl_module, checkpoint, TRAINING)
+            load_state(pl_module, checkpoint[TRAINING])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the average, on the device; or, where a checkpoint brought it before the weights went there, follow."""
@@ -140,7 +141,7 @@ class EMA(Callback):
         here = {name: checkpoint["state_dict"][name] for name in aside}
         average, training = (here, aside) if self._in_place else (aside, here)
         checkpoint["state_dict"] |= average
-        put_state(checkpoint, TRAINING, training)
+        checkpoint[TRAINING] = training
         checkpoint["averaging_state"] = {"n_averaged": torch.tensor(self._updates)}
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

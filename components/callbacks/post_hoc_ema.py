@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from ..media import whole_file
 from ..power_average import decay, exponent_of
-from .average import Average, load_state, put_state, whole_state
+from .average import Average, load_state, whole_state
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,8 @@ class PostHocEMA(Callback):
 
     It keeps power-function averages of a few lengths (Karras et al. 2024, section 3.1), whose length is a share of the
     steps so far, and writes each to ``averages/snapshots/`` in the run's folder every so many steps, and at the end.
-    They have no part in the training, nor in validation and samples, and go with `EMA` or without.
+    They have no part in the training, nor in validation and samples, and go with `EMA` or without. Each snapshot says
+    at which step its average `begun`; above 0, that is where a training without averages was resumed.
 
     Snapshots are float32, as weights are. An average is a sum of snapshots of both signs, which short ones multiply by
     tens: with 80 snapshots and a length of 0.02, the rounding of float16 would add three times the error that the
@@ -63,17 +64,22 @@ class PostHocEMA(Callback):
         self.every_n_steps = every_n_steps
         self.stds = list(stds)
         self._averages: list[Average] = []
+        self._begun = 0
         self._latest_step = 0
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Forget what an earlier `fit` left."""
-        self._averages = []
+        self._averages, self._begun = [], 0
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take the averages from the checkpoint, if it has them."""
+        """Take the averages from the checkpoint; if it has none, they begin at its step."""
         self._averages = []
-        if trainer.state.fn != "fit" or STATE not in checkpoint:
+        if trainer.state.fn != "fit":
             return
+        if STATE not in checkpoint:
+            self._begun = checkpoint["global_step"]
+            return
+        self._begun = checkpoint[STATE].get("begun", 0)
         if checkpoint[STATE]["stds"] != self.stds:
             raise ValueError(
                 f"post_hoc_ema.stds is {self.stds}, and the checkpoint has averages of {checkpoint[STATE]['stds']}: "
@@ -82,7 +88,7 @@ class PostHocEMA(Callback):
         self._averages = [Average(pl_module) for _ in self.stds]
         for std, average in zip(self.stds, self._averages, strict=True):
             with average.in_place(pl_module):
-                load_state(trainer, pl_module, checkpoint, _key(std))
+                load_state(pl_module, checkpoint[_key(std)])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin the averages, on the device; or follow there, if a checkpoint brought them."""
@@ -125,9 +131,9 @@ class PostHocEMA(Callback):
         """Save the averages."""
         if not self._averages:
             return
-        checkpoint[STATE] = {"stds": self.stds}
+        checkpoint[STATE] = {"stds": self.stds, "begun": self._begun}
         for std, average in zip(self.stds, self._averages, strict=True):
-            put_state(checkpoint, _key(std), average.state(trainer))
+            checkpoint[_key(std)] = average.state(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Free the memory."""
@@ -137,7 +143,8 @@ class PostHocEMA(Callback):
         folder = _folder(trainer)
         buffers = [name for name, _ in module.named_buffers()]
         for std, average in zip(self.stds, self._averages, strict=True):
-            about = {"std": repr(std), "step": str(trainer.global_step), "buffers": json.dumps(buffers)}
+            about = {"std": repr(std), "step": str(trainer.global_step), "begun": str(self._begun)}
+            about["buffers"] = json.dumps(buffers)
             with average.in_place(module):
                 state = {name: tensor.contiguous() for name, tensor in whole_state(module).items()}
                 if trainer.is_global_zero:

@@ -24,6 +24,8 @@ def run(verb: str, argv: list[str]) -> None:
     run = find_run(options.run)
     snapshots = find_snapshots(run, options.step)
     step = snapshots[-1].step
+    if begun := snapshots[-1].begun:
+        print(f"note:    these averages began at step {begun}; its weights stand for all before, which is off, too")
     prompt = (((read_config(run).get("sampling") or {}).get("init_args") or {}).get("prompts") or ["a text"])[0]
     for std, (shares, error) in [(std, shares_for(snapshots, std)) for std in options.std]:
         out = options.out or run / AVERAGES / file_name(std, step)

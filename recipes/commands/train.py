@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import secrets
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 
 from ..errors import UserError
 from ..quiet import quieten
-from ..shipped import CONFIG, RUNS, find_config, find_recipe, recipe_name, shipped_recipes, smoke_overlays, summary
+from ..shipped import CONFIG, RUNS, find_config, find_recipe, run_name, shipped_recipes, smoke_overlays, summary
 
 HELP = """\
 usage: snapvideo {verb} -c RECIPE [-c RECIPE ...] [--KEY VALUE ...]
@@ -89,15 +90,16 @@ def _fit(
     from ..training import Training
 
     runs = options.runs or RUNS
-    resumption = find_resumption(options.resume, recipes, runs) if options.resume else requeued(recipes, runs)
+    resumption = requeued(shlex.join(command), runs)
+    if resumption is None and options.resume:
+        resumption = find_resumption(options.resume, recipes, runs)
     before = [resumption.run / CONFIG] if resumption and resumption.run else []
     args = [*(f"--config={file}" for file in (*before, *recipes, *overlays)), *words]
     if resumption and resumption.run and resumption.in_place:
         Training(args, resumption.run, command, resumption).fit()
         return
     label = options.name or ("smoke" if options.smoke else secrets.token_hex(2))
-    named = [*before, *recipes]
-    folder = runs / (recipe_name(named[0]) if named else "none") / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
+    folder = runs / (run_name([*before, *recipes]) or "none") / f"{time.strftime('%Y-%m-%d_%H%M%S')}-{label}"
     init_from = None
     if options.init_from:
         file = Path(options.init_from)

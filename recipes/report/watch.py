@@ -58,8 +58,9 @@ class Report(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say whether all steps are done."""
         early = 0 <= trainer.global_step < trainer.max_steps
-        why = "before max_steps: trainer.max_time is over, or a callback asked for it"
-        self._write(trainer, "stopped" if early else "finished", why if early else "")
+        epochs = 0 < (trainer.max_epochs or 0) <= trainer.current_epoch
+        why = "trainer.max_epochs is reached" if epochs else "trainer.max_time is over, or a callback asked for it"
+        self._write(trainer, "stopped" if early else "finished", f"before max_steps: {why}" if early else "")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Say what ended it."""

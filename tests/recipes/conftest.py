@@ -1,10 +1,12 @@
 import contextlib
+import csv
 import io
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 from snapvideo.recipes.cli import main
 
@@ -30,6 +32,20 @@ def call(*words: str | Path) -> Result:
         if seed is not None:
             os.environ["PL_GLOBAL_SEED"] = seed
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def same(one, other):
+    """Whether two checkpoints hold the same weights, average and state of the optimizer, to the bit."""
+    for part in ("state_dict", "current_model_state"):
+        assert all(torch.equal(one[part][name], value) for name, value in other[part].items())
+    ours, theirs = (each["optimizer_states"][0]["state"] for each in (one, other))
+    assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+    return True
+
+
+def rows(run):
+    """Those of the metrics of a run."""
+    return list(csv.DictReader((run / "metrics.csv").open()))
 
 
 @pytest.fixture(scope="session")

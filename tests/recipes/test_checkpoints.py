@@ -1,6 +1,9 @@
 """Checkpoints are whole or not there, whatever happens while one is written."""
 
+import contextlib
+import errno
 import json
+import resource
 import signal
 import subprocess
 import sys
@@ -8,6 +11,7 @@ import sys
 import pytest
 import torch
 
+from snapvideo.components import VideoDiffusion
 from snapvideo.recipes.checkpoints import Checkpoint, WholeCheckpoints
 from snapvideo.recipes.run import newest_checkpoint
 
@@ -69,37 +73,78 @@ def test_a_kill_while_saving_leaves_the_checkpoint_before(tmp_path):
     assert names(run) == ["last.ckpt", "step=00000012.ckpt"]  # the half file is gone, too
 
 
-def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", disk], capture_output=True).returncode:
-        pytest.skip("a small disk of its own (mount -t tmpfs) needs rights that this process does not have")
-    words = ["fit", "-c", "demo", "--smoke", *QUICK, "--checkpoint.every_n_steps=5", "--runs", str(disk)]
-    words += ["--data.root", str(tmp_path / "data")]
-    script = tmp_path / "full.py"
-    script.write_text(
-        "import shutil, sys\n"
-        "from snapvideo.recipes import checkpoints, cli\n"
-        "save = checkpoints.WholeCheckpoints.save_checkpoint\n"
-        "def full(self, checkpoint, path, storage_options=None):\n"
-        "    filler = path.parents[2] / 'filler'\n"
-        "    if checkpoint['global_step'] == 10:\n"
-        "        filler.write_bytes(bytes(shutil.disk_usage(filler.parent).free - (1 << 20)))\n"
-        "    save(self, checkpoint, path, storage_options)\n"
-        "    filler.unlink(missing_ok=True)\n"
-        "checkpoints.WholeCheckpoints.save_checkpoint = full\n"
-        "sys.exit(cli.main(sys.argv[1:]))\n"
-    )
+@contextlib.contextmanager
+def full_after(size):
+    """A disk that is full: the system refuses what would make a file larger than so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
-        command = [sys.executable, script, *words, "--trainer.max_steps=15"]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        assert result.returncode == 0, result.stderr
-        assert "step 10 cannot be saved ([Errno 28] No space left on device" in result.stderr
-        run = disk / "demo/latest"
-        assert names(run) == ["last.ckpt", "step=00000005.ckpt", "step=00000015.ckpt"]
-        assert torch.load(run / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 15
+        yield
     finally:
-        subprocess.run(["umount", disk], check=True)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_training_goes_on(tmp_path, monkeypatch, caplog):
+    """The one of step 10 is as large as the one before, and there is place for half of it."""
+    save = WholeCheckpoints.save_checkpoint
+
+    def full(self, checkpoint, path, storage_options=None):
+        half = path.with_name("step=00000005.ckpt").stat().st_size // 2 if checkpoint["global_step"] == 10 else -1
+        with full_after(half):
+            save(self, checkpoint, path)
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", full)
+    words = ["--checkpoint.every_n_steps=5", "--trainer.max_steps=15", "--runs", tmp_path]
+    result = call("fit", "-c", "demo", "--smoke", *QUICK, *words)
+    assert result.code == 0, result.err
+    assert "step 10 cannot be saved ([Errno 27] File too large)" in caplog.text
+    assert names(tmp_path / "demo/latest") == ["last.ckpt", "step=00000005.ckpt", "step=00000015.ckpt"]
+
+
+def test_wherever_a_disk_is_full_the_file_before_stays(tmp_path):
+    """In the head, between and within tensors, at the end: torch tells of it in several ways."""
+    checkpoint = {"small": [torch.zeros(100)] * 50, "large": torch.zeros(100_000)}
+    writer, file = WholeCheckpoints(), tmp_path / "file"
+    writer.save_checkpoint(checkpoint, file)
+    whole = file.read_bytes()
+    for size in (10, 5000, 9000, 30_000, 200_000, len(whole) - 100, len(whole) - 1):
+        with full_after(size):
+            writer.save_checkpoint(checkpoint, file)
+        assert isinstance(writer.failure, OSError) and writer.failure.errno == errno.EFBIG
+        assert list(tmp_path.iterdir()) == [file] and file.read_bytes() == whole
+    writer.save_checkpoint(checkpoint, file)
+    assert writer.failure is None
+
+
+def test_what_is_not_of_the_disk_is_an_error(tmp_path, monkeypatch):
+    def wrong(*_):
+        raise RuntimeError("of the device, say")
+
+    monkeypatch.setattr(torch, "save", wrong)
+    with pytest.raises(RuntimeError, match="of the device"):
+        WholeCheckpoints().save_checkpoint({}, tmp_path / "file")
+
+
+@pytest.mark.parametrize("end", [["--trainer.max_steps=6"], ["--trainer.max_steps=-1", "--trainer.max_epochs=3"]])
+def test_the_end_of_an_epoch_is_no_time_to_save_but_the_last(end, tmp_path):
+    words = ["--trainer.limit_train_batches=2", *end, "--checkpoint.keep=0", "--runs", tmp_path]
+    assert call("fit", "-c", "demo", "--smoke", *QUICK, *words).code == 0
+    assert names(tmp_path / "demo/latest") == ["last.ckpt", "step=00000006.ckpt"]
+
+
+def test_what_goes_wrong_in_saving_hides_no_error_that_came_before(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no memory for a checkpoint")
+
+    def fails(self, batch, batch_idx):
+        if batch_idx == 2:
+            raise LookupError("the first error")
+
+    monkeypatch.setattr(WholeCheckpoints, "save_checkpoint", full)
+    monkeypatch.setattr(VideoDiffusion, "on_train_batch_start", fails)
+    result = call("fit", "-c", "demo", "--smoke", *QUICK, "--runs", tmp_path)
+    assert result.code == 1 and "LookupError: the first error" in result.err.splitlines()[-1]
+    assert "step 2 cannot be saved (OutOfMemoryError: no memory for a checkpoint)" in caplog.text
 
 
 def test_a_last_checkpoint_that_cannot_be_written_is_an_error(tmp_path, monkeypatch):

@@ -126,3 +126,16 @@ def test_a_broken_snapshot_is_named(here, tmp_path):
     result = call("ema", tmp_path / "run", "--std", 0.1)
     assert result.code == 2
     assert f"{file.name} is no snapshot" in result.err
+
+
+def test_averages_that_began_at_a_resume_are_told_and_not_mixed_with_older_ones(here, tmp_path):
+    """At step 21, after a stretch without."""
+    run = shutil.copytree(here / "runs/demo/latest/", tmp_path / "run")
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0"]
+    for steps, words in ((21, ["--post_hoc_ema=null"]), (33, ["--post_hoc_ema.every_n_steps=1"])):
+        assert call("fit", "--resume", run, *quick, f"--trainer.max_steps={steps}", *words).code == 0
+    result = call("ema", run, "--std", 0.07)
+    assert result.code == 0, result.err
+    assert "from 24 snapshots" in result.out and "began at step 21" in result.out  # not of the 40 before, too
+    before = call("ema", run, "--std", 0.07, "--step", 20)
+    assert "from 40 snapshots" in before.out and "began at step" not in before.out

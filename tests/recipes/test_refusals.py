@@ -1,6 +1,7 @@
 """Recipes that keep samples for a validation that never comes: refused just when Lightning would never validate."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -59,8 +60,6 @@ CASES = [
     {"max_steps": 8, "limit_train_batches": 3, "val_check_interval": 5, "check_val_every_n_epoch": 1},
     {"max_steps": 8, "limit_train_batches": 3, "val_check_interval": 5, "max_epochs": 1},
     {"max_steps": -1, "limit_train_batches": 3, "val_check_interval": 5, "max_epochs": 2},
-    {"max_steps": 8, "overfit_batches": 2},
-    {"max_steps": 1, "overfit_batches": 2},
     {"max_steps": 8, "fast_dev_run": True},
     {"max_steps": 8, "fast_dev_run": 2},
 ]
@@ -70,7 +69,6 @@ DEFAULTS = {
     "limit_val_batches": None,
     "accumulate_grad_batches": 1,
     "max_epochs": None,
-    "overfit_batches": 0.0,
     "fast_dev_run": False,
 }
 
@@ -101,8 +99,7 @@ def refused(settings, holdout=4):
 def test_what_lightning_never_validates_is_refused_and_nothing_else(settings, tmp_path):
     assert bool(refused(settings)) == (not validates(settings, tmp_path))
     assert not refused(settings, holdout=0)
-    if not settings.get("overfit_batches"):
-        assert not refused(settings | {"limit_val_batches": 0})
+    assert not refused(settings | {"limit_val_batches": 0})
 
 
 @pytest.mark.parametrize(
@@ -128,4 +125,23 @@ def test_what_a_resumed_run_has_behind_it_counts(work, tmp_path):
     """It validates after batch 20, and has been there."""
     checkpoint = (work / "runs/demo/latest/checkpoints/last.ckpt").resolve()
     result = call("fit", "--resume", checkpoint, "--runs", tmp_path, "--trainer.max_steps=21", "--sampling=null")
+    assert result.code == 0, result.err
+
+
+def test_batches_that_repeat_are_refused(tmp_path):
+    result = call("fit", "-c", "demo", "--smoke", "--trainer.overfit_batches=2", "--runs", tmp_path)
+    assert result.code == 2 and "trainer.overfit_batches: " in result.err and "few samples" in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_checkpoints_that_are_folders_are_refused(tmp_path):
+    """What Lightning does if it is told nothing, as the overlay tells it."""
+    strategy = {"class_path": "lightning.pytorch.strategies.ModelParallelStrategy"}
+    strategy["init_args"] = {"data_parallel_size": 1, "tensor_parallel_size": 1}
+    words = ["fit", "-c", "demo", "--smoke", "--sampling=null", "--trainer.limit_val_batches=0", "--runs", tmp_path]
+    words += ["--trainer.max_steps=1", "--trainer.devices=1", "--trainer.strategy", json.dumps(strategy)]
+    result = call(*words)
+    assert result.code == 2 and "save_distributed_checkpoint=True" in result.err and not list(tmp_path.iterdir())
+    fix = result.err.split("set it to false: ")[1].split()
+    result = call(*words, *fix)
     assert result.code == 0, result.err

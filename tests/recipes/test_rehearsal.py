@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from snapvideo.components import VideoDiffusion
 from snapvideo.recipes.rehearsal import Rehearsal
 
 from .conftest import call
@@ -196,6 +197,21 @@ def test_too_little_memory_later_is_told_alike(folder):
     assert "out of memory in the training step, on 4 clips of 4x16x16" in result.err
     assert "rehearsal" not in result.err and "allocate memory" in result.err
     assert torch.load("runs/demo/latest/checkpoints/last.ckpt", weights_only=True)["global_step"] == 2
+
+
+def test_validation_of_the_training_weights_is_validation(folder, monkeypatch):
+    losses, calls = VideoDiffusion._losses_by_band, []
+
+    def third(self, batch):
+        calls.append(batch)
+        if len(calls) == 3:  # after that of the rehearsal and that of the average
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return losses(self, batch)
+
+    monkeypatch.setattr(VideoDiffusion, "_losses_by_band", third)
+    quick = ["--sampling=null", "--trainer.max_steps=1", "--trainer.val_check_interval=1"]
+    result = call("fit", "-c", "demo", "--smoke", *quick)
+    assert result.code == 2 and "out of memory in validation, on 4 clips" in result.err, result.err
 
 
 def test_a_resumed_training_is_rehearsed_too(work, folder):

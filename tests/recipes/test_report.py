@@ -375,7 +375,7 @@ def test_a_resumed_training_goes_on_in_its_page(tmp_path, monkeypatch):
     monkeypatch.setattr(watch, "write_report", look)
     result = call("fit", "--resume", "runs/demo/latest", "--trainer.max_steps", 5, "--model.label_dropout", 0.25)
     assert result.code == 0, result.err
-    assert [run.step for run in seen] == [3, 4, 5, 5] and seen[0].training
+    assert [run.step for run in seen] == [3, 3, 4, 5, 5] and seen[0].training  # the validation of step 3 comes again
     page = Page(Path("runs/demo/latest/report.html").read_bytes())
     assert "✓ finished at step 5 of 5" in page.words and "1 ×, last from step 3" in page.words
     assert "model.label_dropout 0.1 → 0.25" in page.words
@@ -422,6 +422,21 @@ def test_what_ended_a_training(error, state, why, tmp_path):
     progress = json.loads((run / "progress.json").read_text())
     assert progress.items() >= {"state": state, "why": why, "step": 7, "max_steps": 10, "clips": 28}.items()
     assert f"{state} at step 7 of 10 — {why}" in Page((run / "report.html").read_bytes()).words
+
+
+@pytest.mark.parametrize(
+    ("step", "max_epochs", "state", "why"),
+    [(10, -1, "finished", ""), (7, None, "stopped", "max_time is over"), (7, 2, "stopped", "max_epochs is reached")],
+)
+def test_what_a_training_ended_by(step, max_epochs, state, why, tmp_path):
+    run = write_run(tmp_path / "run")
+    epochs = {"max_epochs": max_epochs, "current_epoch": 2}
+    trainer = SimpleNamespace(log_dir=str(run), global_step=step, max_steps=10, is_global_zero=True, **epochs)
+    report = watch.Report(SimpleNamespace(clips=28, seconds=1.23))
+    report.on_train_start(trainer, None)
+    report.on_train_end(trainer, None)
+    progress = json.loads((run / "progress.json").read_text())
+    assert progress["state"] == state and why in progress["why"] and bool(why) == bool(progress["why"])
 
 
 @pytest.mark.parametrize("low", [0.0, -3.0, 1e-7, 0.99, 12345.0])

@@ -1,23 +1,29 @@
 """A training that was killed goes on as if nothing had been."""
 
-import csv
+import contextlib
 import json
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
+from snapvideo.components import VideoDiffusion
+from snapvideo.recipes.errors import UserError
 from snapvideo.recipes.lock import only_training
+from snapvideo.recipes.shipped import find_recipe, run_name
 
-from .conftest import call
+from .conftest import call, rows, same
 
 STEPS = 40
+MAPS = Path("/proc/self/maps")
 
 
 def words(root, runs, workers):
@@ -64,11 +70,56 @@ def test_killed_and_resumed_is_bitwise_the_same(root, whole, workers, tmp_path):
     resumed = call("fit", "--resume", latest)
     assert resumed.code == 0, resumed.err
     end = checkpoint(tmp_path)
-    assert end["global_step"] == STEPS
-    for part in ("state_dict", "current_model_state"):
-        assert all(torch.equal(end[part][name], value) for name, value in whole[part].items())
-    ours, theirs = (each["optimizer_states"][0]["state"] for each in (end, whole))
-    assert all(torch.equal(ours[i][name], theirs[i][name]) for i in theirs for name in theirs[i])
+    assert end["global_step"] == STEPS and same(end, whole)
+
+
+def logged(run, first):
+    """What does not depend on the clock, of all rows from a step on, the first of which is 0."""
+    kept = ("step", "train/", "val/", "val_raw/")
+    numbers = [{name: row[name] for name in row if name.startswith(kept)} for row in rows(run)]
+    return [row for row in numbers if int(row["step"]) >= first]
+
+
+OFTEN = ["--sampling=null", "--checkpoint.every_n_steps=1", "--checkpoint.keep=0", "--trainer.max_time=null"]
+OFTEN += ["--trainer.log_every_n_steps=1", "--trainer.max_steps=5", "--name=whole"]
+
+
+@pytest.mark.parametrize(
+    ("window", "more"),
+    [
+        (2, ["--trainer.val_check_interval=6"]),
+        (4, ["--trainer.val_check_interval=8"]),
+        pytest.param(
+            *(
+                2,
+                [
+                    "--trainer.limit_train_batches=4",
+                    "--trainer.check_val_every_n_epoch=1",
+                    "--trainer.val_check_interval=4",
+                ],
+            ),
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_from_any_step_of_several_batches_a_run_is_what_it_would_have_been(window, more, tmp_path):
+    """Also where an epoch ends with it, and with the validation that was due after it."""
+    words = [*OFTEN, f"--trainer.accumulate_grad_batches={window}", *more]
+    result = call("fit", "-c", "demo", "--smoke", *words, "--runs", tmp_path)
+    assert result.code == 0, result.err
+    (whole,) = tmp_path.glob("demo/*-whole")
+    end = torch.load(whole / "checkpoints/last.ckpt", weights_only=True)
+    assert end["callbacks"]["Record"]["clips"] == 5 * window * 4
+    for step in (2, 3):
+        result = call("fit", "--resume", whole / f"checkpoints/step={step:08d}.ckpt", "--runs", tmp_path / f"{step}")
+        assert result.code == 0, result.err
+        resumed = checkpoint(tmp_path / f"{step}")
+        assert resumed["global_step"] == 5 and same(resumed, end)
+        assert resumed["callbacks"]["Record"]["clips"] == end["callbacks"]["Record"]["clips"]
+        due = [row for row in logged(whole, step - 1) if row["step"] == f"{step - 1}" and row["val/loss"]]
+        if "limit_train_batches" in more[0]:
+            due = []  # of an epoch that has ended
+        assert logged(tmp_path / f"{step}/demo/latest", 0) == due + logged(whole, step)
 
 
 @pytest.fixture
@@ -77,10 +128,6 @@ def run(work, tmp_path):
     run = tmp_path / "runs/demo" / (work / "runs/demo/latest").resolve().name
     shutil.copytree((work / "runs/demo/latest").resolve(), run, symlinks=True)
     return run
-
-
-def rows(run):
-    return list(csv.DictReader((run / "metrics.csv").open()))
 
 
 MORE = ["--trainer.max_steps=24", "--trainer.log_every_n_steps=2", "--trainer.val_check_interval=2"]
@@ -144,6 +191,16 @@ def test_settings_beat_the_checkpoint_in_every_form(words, run, tmp_path, monkey
     assert group["lr"] == pytest.approx(0.5 * (21 + 1) / (100 + 1))  # of the recipe's warm-up
 
 
+def test_a_schedule_of_torch_keeps_its_place_with_the_rate_of_now(tmp_path):
+    schedule = json.dumps({"class_path": "CosineAnnealingWarmRestarts", "init_args": {"T_0": 100}})
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=2", "--runs", tmp_path]
+    assert call("fit", "-c", "demo", "--smoke", *quick, "--model.scheduler", schedule).code == 0
+    words = ["--trainer.max_steps=4", "--model.optimizer.lr=0.5"]
+    assert call("fit", "--resume", tmp_path / "demo", *words).code == 0
+    (group,) = checkpoint(tmp_path)["optimizer_states"][0]["param_groups"]
+    assert group["lr"] == pytest.approx(0.5 * (1 + math.cos(math.pi * 4 / 100)) / 2)
+
+
 @pytest.mark.parametrize(
     ("words", "key"),
     [
@@ -191,6 +248,22 @@ def test_latest_is_the_latest_run_of_the_recipe_or_of_all(run, monkeypatch):
         assert "nothing is left to train" in result.out and str(run.resolve()) in result.out
 
 
+def test_overlays_name_no_run():
+    overlay, demo = find_recipe("overlays/bf16"), find_recipe("demo")
+    assert run_name([overlay, demo]) == run_name([demo, overlay]) == "demo" and run_name([overlay]) is None
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="the system does not tell what is mapped (/proc/self/maps)")
+@pytest.mark.parametrize("option", ["--resume", "--init_from"])
+def test_a_checkpoint_is_let_go_of_before_training(option, run, tmp_path, monkeypatch):
+    """Once it is removed, its place on the disk is free."""
+    first, seen = run / "checkpoints/step=00000010.ckpt", []
+    monkeypatch.setattr(VideoDiffusion, "on_train_batch_end", lambda *_: seen.append(str(first) in MAPS.read_text()))
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=11", "--runs", tmp_path / "new"]
+    assert call("fit", "-c", run, option, first, *quick).code == 0
+    assert seen and not any(seen)
+
+
 def test_weights_alone_begin_a_new_run(run, tmp_path):
     words = ["--trainer.max_steps=1", "--model.optimizer.lr=0.0", "--runs", tmp_path / "new", "--sampling=null"]
     result = call("fit", "-c", run, "--init_from", run, *words, "--trainer.limit_val_batches=0", "--ema=null")
@@ -215,6 +288,20 @@ def test_resuming_shows_a_wrong_key_on_one_screen(run):
     result = call("fit", "--resume", run, "--model.backbone.chanels=3")
     assert result.code == 2
     assert "chanels" in result.err and "Did you mean" in result.err and result.err.count("\n") < 25
+
+
+def test_who_asks_whether_a_run_is_trained_keeps_nobody_from_it(tmp_path):
+    """As the report does, for a moment, while a training begins."""
+    script = "import fcntl, sys, time; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_SH)"
+    script += "; print(flush=True); time.sleep({})"
+    for seconds, refused in ((0.05, False), (60, True)):
+        (tmp_path / ".training").touch()
+        asks = [sys.executable, "-c", script.format(seconds), tmp_path / ".training"]
+        with subprocess.Popen(asks, stdout=subprocess.PIPE) as process:
+            process.stdout.readline()
+            with pytest.raises(UserError) if refused else contextlib.nullcontext(), only_training(tmp_path):
+                pass
+            process.kill()
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(run):

@@ -86,11 +86,22 @@ def test_a_resumed_training_goes_on_to_the_bit_and_overwrites_what_it_left(tmp_p
         assert torch.equal(last[0][part]["layer.weight"], last[1][part]["layer.weight"])
 
 
+def whole(folder):
+    """The last snapshot of a training that had averages from its first step on."""
+    fit(folder, 2)
+    return snapshots(folder)[-1]
+
+
 def test_from_a_checkpoint_without_averages_weights_count_as_if_they_had_stood_still(tmp_path):
     before = fit(tmp_path / "a", 5, post_hoc=False)
     after = fit(tmp_path / "b", 8, tmp_path / "a/step=5.ckpt")
     expected = closed_form([before[-1]] * 5 + after, 0.1)
-    torch.testing.assert_close(load_file(snapshots(tmp_path / "b")[-1])["layer.weight"], expected)
+    last = snapshots(tmp_path / "b")[-1]
+    torch.testing.assert_close(load_file(last)["layer.weight"], expected)
+    fit(tmp_path / "c", 9, tmp_path / "b/step=8.ckpt")
+    for file, begun in ((last, "5"), (snapshots(tmp_path / "c")[-1], "5"), (whole(tmp_path / "d"), "0")):
+        with safe_open(file, "pt") as opened:
+            assert opened.metadata()["begun"] == begun
 
 
 def test_other_lengths_than_those_of_the_checkpoint_are_refused(tmp_path):
