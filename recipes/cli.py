@@ -18,6 +18,7 @@ VERBS = {
     "test": ("train", "sample the captions kept for validation, for callbacks to score"),
     "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
+    "sweep": ("sweep", "score one setting of sampling at several values"),
     "ema": ("ema", "average the weights of a training after it, over any length"),
     "serve": ("serve", "show a page in the browser to try a model"),
     "report": ("report", "make the page of a training: curves, samples, data, recipe"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 
 from ..components import VideoDiffusion
 from ..components.interfaces import Guidance, Sampler
-from .run import build_model, build_part, fingerprint, load_weights, versions
+from .run import build_model, build_part, find_weights, fingerprint, load_weights, model_section, versions
 from .sampling import sampling_settings
 
 
@@ -45,21 +46,63 @@ class Source:
         """
         return load_weights(self.section, self.weights)
 
+    def sampler(self) -> Sampler:
+        """Its sampler, anew.
+
+        Raises:
+            UserError: A setting is wrong.
+        """
+        sampler: Sampler = build_part(Sampler, self.section["init_args"]["sampler"])  # type: ignore[type-abstract]
+        return sampler
+
+    def guidance(self) -> Guidance:
+        """Its guidance, anew.
+
+        Raises:
+            UserError: A setting is wrong.
+        """
+        guidance: Guidance = build_part(Guidance, self.section["init_args"]["guidance"])  # type: ignore[type-abstract]
+        return guidance
+
     def record(self) -> dict[str, Any]:
         """What the record of a video says of it."""
-        settings = sampling_settings(self.section)
-        sampler = build_part(Sampler, settings["sampler"])  # type: ignore[type-abstract]
-        guidance = build_part(Guidance, settings["guidance"])  # type: ignore[type-abstract]
+        sampler = self.sampler()
         return {
             "sampler": type(sampler).__name__,
             "steps": sampler.num_steps,
-            "guidance": getattr(guidance, "scale", None),
-            "settings": settings,
+            "guidance": getattr(self.guidance(), "scale", None),
+            "settings": sampling_settings(self.section),
             "run": f"{self.run.parent.name}/{self.run.name}",
             "checkpoint": self.weights.name,
             "weights": fingerprint(self.weights),
             "versions": versions(),
         }
+
+
+def sources_of(
+    runs: Sequence[Path],
+    steps: Sequence[int] | None,
+    guidance: Sequence[float] | None,
+    settings: Sequence[str] = (),
+    checkpoint: Path | None = None,
+) -> list[Source]:
+    """Runs as they are sampled.
+
+    Args:
+        runs: Their folders.
+        steps: Steps of the sampler of each; None: those of their configs.
+        guidance: Scale of the guidance of each; None: those of their configs.
+        settings: Others than those of their configs, as ``--model.sampler=DDIM``.
+        checkpoint: The weights; None: the newest of each.
+
+    Raises:
+        UserError: A setting is wrong, or there are no weights.
+    """
+    unchanged = [None] * len(runs)
+    return [
+        Source(folder, checkpoint or find_weights(folder), model_section(folder, count, scale, settings))
+        for folder, count, scale in zip(runs, steps or unchanged, guidance or unchanged, strict=True)
+    ]
 
 
 def record_of(sources: list[Source], levels: list[float]) -> dict[str, Any]:

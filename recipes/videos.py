@@ -101,7 +101,7 @@ class VideoFolder:
         self.check()
         with _writing(self.path):
             if self.out is None:
-                self.path = _new_folder(self.default)
+                self.path = new_folder(self.default)
             self.path.mkdir(parents=True, exist_ok=True)
             for rest in self.path.rglob(".*.partial"):  # of a process that was killed
                 rest.unlink()
@@ -170,14 +170,23 @@ class VideoFolder:
             shape: Size of the videos before they were enlarged for players.
         """
         shown = self.requests[:GRID_VIDEOS]
-        cells = [shrink(self._read(request), shape.height, shape.width) for request in shown]
+        cells = [self.read(request, shape) for request in shown]
         write_grid(self.path, torch.stack(cells), columns, shown[0].fps)
         return len(shown)
 
-    def _read(self, request: Request) -> Tensor:
+    def read(self, request: Request, shape: VideoShape) -> Tensor:
+        """A video of its file, uint8 ``[C, T, H, W]``; of a small one, what the codec loses is averaged away.
+
+        Args:
+            request: Which.
+            shape: Size of the videos before they were enlarged for players.
+
+        Raises:
+            UserError: It cannot be read.
+        """
         file = self.path / f"{request.name}.mp4"
         try:
-            return read_mp4(file)
+            return shrink(read_mp4(file), shape.height, shape.width)
         except (av.FFmpegError, ValueError) as error:
             raise UserError(f"{file} cannot be read: remove it, and the same command makes it again") from error
 
@@ -239,8 +248,8 @@ def _writing(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} cannot be written: {error.strerror}") from error
 
 
-def _new_folder(default: Path) -> Path:
-    """A new folder, named by the time."""
+def new_folder(default: Path) -> Path:
+    """A new folder in `default`, named by the time."""
     name = time.strftime("%Y-%m-%d_%H%M%S")
     for number in itertools.count(1):
         folder = default / (name if number == 1 else f"{name}-{number}")

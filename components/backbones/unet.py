@@ -22,6 +22,7 @@ from ..layers.patching import Size3
 from ..layers.tables import widen
 from .unet_blocks import (
     ConditionedAttention,
+    EnlargedVideo,
     LevelEmbedding,
     MeanVideo,
     ResidualBlock,
@@ -58,7 +59,8 @@ class UNet(Backbone):
         mean_video: Add to the prediction a coarse video that is affine in the normalised mean of the conditioning
             tokens, with as many rows and columns as the last level: words are read after fewer steps. It is the same at
             all noise levels, and meant for training at levels well above `sigma_data` (not in the paper).
-        condition_channels: Channels of the video that it sees beside the noisy one (an upsampler: 3); 0: none.
+        condition_channels: Channels of the video that it sees beside the noisy one (an upsampler: 3); 0: none. What is
+            seen is also mixed into the prediction, by weights that start at zero.
 
     Raises:
         ValueError: Sizes that don't divide; the message names those that would.
@@ -114,6 +116,7 @@ class UNet(Backbone):
             rows, columns = (edge * 2**self.halvings for edge in patch[1:])
             grid = (num_frames, -(-shape.height // rows), -(-shape.width // columns))
             self.mean_video = MeanVideo(dim_condition, shape, grid)
+        self.enlarged = EnlargedVideo(condition_channels, shape.channels) if condition_channels else None
         self.down = nn.ModuleList()
         skips = [channels]
         for level, dim in enumerate(dims):
@@ -167,8 +170,8 @@ class UNet(Backbone):
     def forward(self, x: Tensor, c_noise: Tensor, condition: Condition, state: State = None) -> tuple[Tensor, State]:
         """See `Backbone.forward`; there is no state."""
         level = F.silu(self._level(c_noise, condition, x.shape[2] // self.patch[0]))
-        seen = self._to_patches(join_videos(x, condition.video, self.condition_channels))
-        h = rearrange(self.stem(seen), "b c t h w -> (b t) c h w")
+        seen = join_videos(x, condition.video, self.condition_channels)
+        h = rearrange(self.stem(self._to_patches(seen)), "b c t h w -> (b t) c h w")
         h = h.contiguous(memory_format=torch.channels_last)
         skips = [h]
         for stage in self.down:
@@ -183,6 +186,8 @@ class UNet(Backbone):
             for stage in stages:
                 h = stage(torch.cat([h, skips.pop()], dim=1), level, condition)
         video = self._to_video(self.head(h), x)
+        if self.enlarged is not None:
+            video = video + self.enlarged(seen[:, x.shape[1] :])
         return (video if self.mean_video is None else video + self.mean_video(condition, x)), None
 
     def _level(self, c_noise: Tensor, condition: Condition, frames: int) -> Tensor:

@@ -20,7 +20,7 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels if channels >= 128 else channels // 4), channels)
 
 
-def start_at_zero(layer: nn.Linear | nn.Conv2d) -> nn.Module:
+def start_at_zero(layer: nn.Linear | nn.Conv2d | nn.Conv3d) -> nn.Module:
     """The layer with weights and bias 0: a residual branch that ends in it adds nothing before training."""
     nn.init.zeros_(layer.weight)
     if layer.bias is not None:
@@ -154,6 +154,30 @@ class Stage(nn.Module):
         for attention in self.attentions:
             x = attention(x, condition)
         return x
+
+
+class EnlargedVideo(nn.Module):
+    """What a conditioning video says by itself: its channels, enlarged, mixed into those of the prediction.
+
+    An upsampler changes little of what it enlarges. The branches of the network end in zeros at the start, and would
+    have to learn first to copy.
+
+    Args:
+        condition_channels: Channels of the conditioning video.
+        channels: Channels of the prediction.
+    """
+
+    GAIN = 16.0
+    """As `MeanVideo.GAIN`: the prediction is a multiple of the video, 4 times at a sigma_data of 0.25."""
+
+    def __init__(self, condition_channels: int, channels: int) -> None:
+        super().__init__()
+        self.mix = start_at_zero(nn.Conv3d(condition_channels, channels, 1))
+
+    def forward(self, video: Tensor) -> Tensor:
+        """Videos ``[B, C, T, H, W]`` of enlarged conditioning videos ``[B, C', T, H, W]``."""
+        mixed: Tensor = self.GAIN * self.mix(video)
+        return mixed
 
 
 class MeanVideo(nn.Module):

@@ -5,34 +5,46 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
 from pathlib import Path
+<<<<<<< HEAD
 from typing import TYPE_CHECKING, Any
+=======
+from typing import TYPE_CHECKING
+>>>>>>> sweep
 
 from ..errors import UserError
+from ..options import add_common, machine_of, near, numbers, wishes_of
 from ..quiet import quieten
-from ..requests import Wish, fps_range, in_range, is_unicode, read_wishes, requests_of
+from ..requests import Wish, requests_of
 from ..sampling import OPTIONS, split_settings
 from ..shipped import is_run
 from ..words import Number, numbers
 
 if TYPE_CHECKING:
     from ..generation import Maker
-    from ..source import Source
     from ..videos import VideoFolder
 
+<<<<<<< HEAD
 AUG_LEVEL = "0.1"
 """Noise on what an upsampler enlarges, where nothing is said."""
 
+=======
+>>>>>>> sweep
 
 def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
     words, settings = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
     names = _take_runs(options)
+<<<<<<< HEAD
     if options.aug_level and len(names) == 1:
         raise UserError(f"--aug-level {options.aug_level} is of upsamplers: name their runs after the first")
     levels = _per_run("--aug-level", options.aug_level or AUG_LEVEL, float, len(names) - 1)
+=======
+    levels = numbers("--aug-level", options.aug_level, float, len(names) - 1)
+    steps = numbers("--steps", options.steps, int, len(names)) if options.steps else None
+    guidance = numbers("--guidance", options.guidance, float, len(names)) if options.guidance else None
+>>>>>>> sweep
     wishes = _wishes(options)
     _check_processes(options)
     quieten(devices=False)
@@ -40,12 +52,12 @@ def run(verb: str, argv: list[str]) -> None:
     from ...components.media import grid_columns
     from ..length import plan_of, record_of_plan
     from ..run import find_run, is_exported, trained_fps, usual_fps
-    from ..source import record_of
+    from ..source import record_of, sources_of
     from ..stages import Stages
     from ..videos import VideoFolder
 
     runs = [find_run(name, options.trust) for name in names]
-    sources = _sources(runs, options, settings)
+    sources = sources_of(runs, steps, guidance, settings, options.checkpoint)
     fps = options.fps or usual_fps(runs[0])
     plan, given, record = None, None, record_of(sources, levels)
     models = [source.build() for source in sources]
@@ -56,7 +68,8 @@ def run(verb: str, argv: list[str]) -> None:
     Stages(models, levels, plan, given)  # what is wrong is said before weights are read
     requests = requests_of(wishes, options.num, options.seed, fps)
     default = Path("samples") if is_exported(runs[-1]) else runs[-1] / "samples"
-    videos = VideoFolder(requests, record | _machine(options), options.out, default)
+    record |= machine_of(options, options.devices * options.num_nodes)
+    videos = VideoFolder(requests, record, options.out, default)
     videos.check()
     maker = Stages([source.load() for source in sources], levels, plan, given)
     _make(maker, videos, options, grid_columns(len(wishes), options.num))
@@ -78,6 +91,7 @@ def _take_runs(options: argparse.Namespace) -> list[str]:
     return names
 
 
+<<<<<<< HEAD
 def _sources(runs: Sequence[Path], options: argparse.Namespace, settings: list[str]) -> list[Source]:
     """The runs as they are sampled."""
     from ..run import find_weights, model_section
@@ -114,6 +128,8 @@ def _per_run(option: str, text: str, kind: Callable[[str], Number], count: int) 
     return found
 
 
+=======
+>>>>>>> sweep
 def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, columns: int) -> None:
     """Fill the folder, and say where it is, also where it is not full yet."""
     from ...components.media import GRID_VIDEOS
@@ -127,34 +143,16 @@ def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, column
         fill(trainer, maker, missing, columns)
     except BaseException:
         if trainer.is_global_zero and (count := videos.close()):
-            again = "the same command" if options.out else f"the same command with -o {_near(videos.path)}"
-            print(f"videos: {_near(videos.path)} ({count} of {total}); {again} makes the others")
+            again = "the same command" if options.out else f"the same command with -o {near(videos.path)}"
+            print(f"videos: {near(videos.path)} ({count} of {total}); {again} makes the others")
         raise
     if trainer.is_global_zero:
         before = total - len(missing.names)
         there = f"; {before} were there already" if before else ""
         files = "and grid.mp4, grid.gif, contact_sheet.png, meta.jsonl"
-        print(f"videos: {_near(videos.path)} ({total}, {files}{there})")
+        print(f"videos: {near(videos.path)} ({total}, {files}{there})")
         if total > GRID_VIDEOS:
             print(f"the grid and the sheet show the first {GRID_VIDEOS}")
-
-
-def _near(path: Path) -> str:
-    """A path as it is seen from here."""
-    path = path.resolve()
-    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-def _machine(options: argparse.Namespace) -> dict[str, Any]:
-    """What the record of a video says of where it was made; settings that are ``auto`` are found."""
-    from ..run import machine_precision, pick_device
-
-    if options.device == "auto" or options.devices * options.num_nodes == 1:
-        options.device = str(pick_device(options.device))
-    kind = options.device.partition(":")[0]
-    if options.precision == "auto":
-        options.precision = machine_precision(kind)
-    return {"precision": options.precision, "batch_size": options.batch_size, "device": kind}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -168,26 +166,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("run", metavar="RUN", help=what)
     what = "what the video shows; before it, runs of upsamplers, which enlarge what the run before them makes"
     parser.add_argument("prompts", metavar="[RUN ...] PROMPT", nargs="*", help=what)
-    what = "file with a prompt per line; .jsonl: an object per line, with prompt and maybe seed, fps, name"
-    parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help=what)
     parser.add_argument("-n", dest="num", type=int, default=4, metavar="N", help="videos of each prompt (4)")
     what = "steps of the sampler: more are better and slower; of each run, as 64,16"
     parser.add_argument("--steps", metavar="N[,N]", help=what)
     parser.add_argument("--guidance", metavar="S[,S]", help="pull towards the prompt; 1: none; of each run, as 4,1")
     what = "noise on what each upsampler enlarges, 0 to 1 (0.1): more mends more and keeps less"
+<<<<<<< HEAD
     parser.add_argument("--aug-level", metavar="A[,A]", help=what)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first video; the next have the next (0)")
     parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")
+=======
+    parser.add_argument("--aug-level", default="0.1", metavar="A[,A]", help=what)
+    add_common(parser)
+>>>>>>> sweep
     _add_length(parser)
-    what = "folder to write; the same command again makes what is missing in it"
-    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights; default: the newest of the run")
-    parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos at a time, per device (8)")
-    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="devices, with a process each (1)")
     parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines, with so many devices each (1)")
-    parser.add_argument("--trust", action="store_true", help="also run code that a model of the Hub names")
-    parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     return parser
 
 
@@ -217,23 +212,16 @@ def _wishes(options: argparse.Namespace) -> list[Wish]:
     Raises:
         UserError: There are none, or an option is out of range.
     """
-    numbers = ("-n", "num"), ("--batch-size", "batch_size"), ("--devices", "devices"), ("--num-nodes", "num_nodes")
-    for name, key in numbers:
-        if getattr(options, key) < 1:
-            raise UserError(f"{name} {getattr(options, key)}: it must be at least 1")
-    if not 0 <= options.seed <= 2**63 - options.num:
-        raise UserError(f"--seed {options.seed}: it must be at least 0, and the last of {options.num} below 2^63")
-    for prompt in options.prompts:
-        if not is_unicode(prompt):
-            raise UserError(f"prompt {prompt!r} is not UTF-8")
-    wishes = [Wish(prompt) for prompt in options.prompts]
-    wishes += read_wishes(options.file, options.num) if options.file is not None else []
+    wishes = wishes_of(options, options.prompts)
     if not wishes:
         raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
+<<<<<<< HEAD
     if options.fps is not None and not in_range(options.fps):
         raise UserError(f"--fps {options.fps}: it must be {fps_range()}")
     if options.overlap is not None and not _is_planned(options):
         raise UserError("--overlap is of longer videos: give --duration, too")
+=======
+>>>>>>> sweep
     if _is_planned(options) and (own := next((wish for wish in wishes if wish.fps is not None), None)):
         raise UserError(
             f"fps {own.fps:g} of {own.prompt!r} is for clips of the model's length: leave it out and set --fps"

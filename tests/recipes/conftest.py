@@ -58,6 +58,26 @@ def trained(tmp_path_factory):
     return folder, result
 
 
+FEW = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--ema=null", "--data.holdout=0", "--sampling=null"]
+SMALL = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "--data.fps=[2,4,8]"]
+
+
+@pytest.fixture(scope="session")
+def cascade(tmp_path_factory):
+    """A folder with runs/demo, 4 frames of 8x8, and runs/shapes_upsampler, from there to 16x16, which starts from it.
+
+    Both are of one step; started.txt is what the second printed.
+    """
+    folder = tmp_path_factory.mktemp("cascade")
+    with contextlib.chdir(folder):
+        result = call("fit", "-c", "demo", "--smoke", "--name", "base", *FEW, *SMALL)
+        assert result.code == 0, result.err
+        result = call("fit", "-c", "shapes_upsampler", "--smoke", "--init_from", "runs/demo/latest", *FEW)
+        assert result.code == 0, result.err
+    (folder / "started.txt").write_text(result.out)
+    return folder
+
+
 @pytest.fixture
 def work(trained, monkeypatch):
     """That folder, as the current one."""

@@ -1,6 +1,5 @@
 """Cascades, longer videos and given frames on the command line, with models of one step."""
 
-import contextlib
 import json
 
 import numpy as np
@@ -14,6 +13,7 @@ from snapvideo.recipes.run import find_weights, read_weights
 from .conftest import call
 
 PROMPT = "a red circle moves left"
+<<<<<<< HEAD
 FEW = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--ema=null", "--data.holdout=0", "--sampling=null"]
 SMALL = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "--data.fps=[2,4,8]"]
 
@@ -30,15 +30,15 @@ def folder(tmp_path_factory):
     (folder / "started.txt").write_text(result.out)
     (folder / "broken.mp4").write_bytes(b"\0\1\2 no video" * 100)
     return folder
+=======
+BASE, UP = "runs/demo/latest", "runs/shapes_upsampler/latest"
+>>>>>>> sweep
 
 
 @pytest.fixture
-def work(folder, monkeypatch):
-    monkeypatch.chdir(folder)
-    return folder
-
-
-BASE, UP = "runs/demo/latest", "runs/shapes_upsampler/latest"
+def work(cascade, monkeypatch):
+    monkeypatch.chdir(cascade)
+    return cascade
 
 
 def sample(out, *words):
