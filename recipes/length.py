@@ -10,8 +10,12 @@ from ..components import LongVideo
 from ..components.interfaces import VideoShape
 from .errors import UserError
 from .given import Given, given_clip
+from .options import numbers
+from .requests import fps_range, in_range
 from .run import fingerprint
-from .words import numbers
+
+MOST_FRAMES = 100_000
+"""More than an hour: a video is held in memory as a whole."""
 
 
 def plan_of(
@@ -29,6 +33,8 @@ def plan_of(
         UserError: An option is out of range, or a file cannot be read.
     """
     rates = numbers("--rates", options.rates, float) if options.rates else None
+    if rates and (wrong := next((rate for rate in rates if not in_range(rate)), None)):
+        raise UserError(f"--rates {options.rates}: {wrong:g} must be {fps_range()}")
     if rates and options.fps is not None and rates[-1] != options.fps:
         raise UserError(
             f"--rates {options.rates} ends with {rates[-1]:g}, and --fps is {options.fps:g}: give one of them"
@@ -42,10 +48,14 @@ def plan_of(
     duration = options.duration
     if duration is None:
         duration = (known + size - min(overlap, known)) / fps
+    if not duration * fps <= MOST_FRAMES:
+        raise UserError(f"--duration {duration:g}: at {fps:g} fps that is more than {MOST_FRAMES} frames")
     try:
         plan = LongVideo(duration, rates or rising_rates(fps, trained, duration, size), overlap)
     except ValueError as error:
         raise UserError(f"--duration, --rates, --overlap: {error}") from error
+    if options.between and plan.num_frames < 2:
+        raise UserError(f"--duration {duration:g}: at {fps:g} fps that is one frame, and --between gives two")
     if known >= plan.num_frames:
         raise UserError(f"--duration {duration:g}: {options.extend} is as long as that already, {known / fps:g} s")
     return plan, given

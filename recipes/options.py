@@ -58,14 +58,16 @@ def wishes_of(options: argparse.Namespace, prompts: Sequence[str] = ()) -> list[
     return wishes + (read_wishes(options.file, options.num) if options.file is not None else [])
 
 
-def numbers(option: str, text: str, kind: Callable[[str], Number], count: int, separator: str = ",") -> list[Number]:
+def numbers(
+    option: str, text: str, kind: Callable[[str], Number], count: int | None = None, separator: str = ","
+) -> list[Number]:
     """The numbers of an option, one for each of so many runs; one number is that of all.
 
     Args:
         option: Its name, for messages.
         text: What it was given.
         kind: ``int`` or ``float``.
-        count: Runs that it is for.
+        count: Runs that it is for; None: any number of numbers.
         separator: What is between two numbers.
 
     Raises:
@@ -75,6 +77,8 @@ def numbers(option: str, text: str, kind: Callable[[str], Number], count: int, s
         found = [kind(word) for word in text.split(separator)]
     except ValueError:
         raise UserError(f"{option} {text}: give a number, or one for each run with {separator!r} between") from None
+    if count is None:
+        return found
     found = found * count if len(found) == 1 else found
     if len(found) != count:
         raise UserError(f"{option} {text}: {len(found)} numbers; {count} or one for all are needed")

@@ -111,7 +111,7 @@ def read_wishes(file: Path, num: int = 1) -> list[Wish]:
 def _fields(place: str, text: str) -> dict[str, Any]:
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{place}: it is not JSON: {error}") from error
     if not isinstance(fields, dict) or "prompt" not in fields:
         raise UserError(f'{place}: prompt is missing: write {{"prompt": "a red circle moves left"}}')

@@ -61,10 +61,10 @@ def find_recipe(name: str) -> Path:
 
 def is_run(word: str) -> bool:
     """Whether a word names a run or a model, of this machine or, as ``USER/NAME``, of the Hub; else it is a prompt."""
-    path = Path(word).expanduser()
     try:
+        path = Path(word).expanduser()
         here = any(find_config(folder) for folder in (path, path / LATEST, PRETRAINED / word))
-    except OSError:  # a text may be too long for a name of a file
+    except (OSError, RuntimeError):  # a text may be too long for a name of a file, or begin with a ~ of nobody
         return False
     return here or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word) is not None
 

@@ -71,6 +71,8 @@ def _fitted(model: VideoDiffusion, given: dict[str, Tensor], file: Path) -> dict
     with torch.device("meta"):
         source = build_model(read_config(run)["model"]).backbone
     weights = {name.removeprefix(BACKBONE): tensor for name, tensor in given.items() if name.startswith(BACKBONE)}
+    if weights.keys() != source.state_dict().keys():  # they are none of this run
+        return {}
     return {BACKBONE + name: tensor for name, tensor in model.backbone.fit_weights(weights, source).items()}
 
 

@@ -116,7 +116,6 @@ class UNet(Backbone):
             rows, columns = (edge * 2**self.halvings for edge in patch[1:])
             grid = (num_frames, -(-shape.height // rows), -(-shape.width // columns))
             self.mean_video = MeanVideo(dim_condition, shape, grid)
-        self.enlarged = EnlargedVideo(condition_channels, shape.channels) if condition_channels else None
         self.down = nn.ModuleList()
         skips = [channels]
         for level, dim in enumerate(dims):
@@ -141,6 +140,7 @@ class UNet(Backbone):
             group_norm(dims[0]), nn.SiLU(), start_at_zero(nn.Conv2d(dims[0], patch_dim, 3, padding=1))
         )
         self.to(memory_format=torch.channels_last)  # the layout in which convolutions and attention need no copies
+        self.enlarged = EnlargedVideo(condition_channels, shape.channels) if condition_channels else None
         dim_seen = (shape.channels + condition_channels) * math.prod(patch)
         self.stem = nn.Conv3d(dim_seen, channels, (stem_frames, 3, 3), padding=(stem_frames // 2, 1, 1))
 

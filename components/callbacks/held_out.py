@@ -34,7 +34,10 @@ def held_out_videos(trainer: Trainer, module: Any, count: int) -> VideoBatch:  #
         if sum(map(len, found)) == count:
             break
     if not sum(map(len, found)):
-        raise ValueError("sampling.prompts is null, and no videos are held out to sample: set data.holdout above 0")
+        raise ValueError(
+            "sampling.prompts is null, and no videos are held out to sample: set data.holdout above 0 where there are "
+            "videos, or --sampling null for no samples"
+        )
     videos = VideoBatch.stack(found)
     conditioner = getattr(module, "conditioner", None)
     if isinstance(conditioner, Conditioner):

@@ -5,12 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-<<<<<<< HEAD
-from typing import TYPE_CHECKING, Any
-=======
 from typing import TYPE_CHECKING
->>>>>>> sweep
 
 from ..errors import UserError
 from ..options import add_common, machine_of, near, numbers, wishes_of
@@ -18,33 +15,25 @@ from ..quiet import quieten
 from ..requests import Wish, requests_of
 from ..sampling import OPTIONS, split_settings
 from ..shipped import is_run
-from ..words import Number, numbers
 
 if TYPE_CHECKING:
     from ..generation import Maker
     from ..videos import VideoFolder
 
-<<<<<<< HEAD
 AUG_LEVEL = "0.1"
 """Noise on what an upsampler enlarges, where nothing is said."""
 
-=======
->>>>>>> sweep
 
 def run(verb: str, argv: list[str]) -> None:
     """Sample, write the videos, say where they are."""
     words, settings = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
     names = _take_runs(options)
-<<<<<<< HEAD
     if options.aug_level and len(names) == 1:
         raise UserError(f"--aug-level {options.aug_level} is of upsamplers: name their runs after the first")
-    levels = _per_run("--aug-level", options.aug_level or AUG_LEVEL, float, len(names) - 1)
-=======
-    levels = numbers("--aug-level", options.aug_level, float, len(names) - 1)
+    levels = numbers("--aug-level", options.aug_level or AUG_LEVEL, float, len(names) - 1)
     steps = numbers("--steps", options.steps, int, len(names)) if options.steps else None
     guidance = numbers("--guidance", options.guidance, float, len(names)) if options.guidance else None
->>>>>>> sweep
     wishes = _wishes(options)
     _check_processes(options)
     quieten(devices=False)
@@ -82,28 +71,13 @@ def _take_runs(options: argparse.Namespace) -> list[str]:
         UserError: One of them is not there, or a checkpoint is named, and there are several.
     """
     names = [options.run]
-    while options.prompts and is_run(options.prompts[0]):
+    while options.prompts[not options.file :] and is_run(options.prompts[0]):  # the last word is a prompt
         names.append(options.prompts.pop(0))
     if wrong := next((word for word in options.prompts if "/" in word and len(word.split()) == 1), None):
         raise UserError(f"{wrong} is no run; if it is a prompt, put it into a file: --prompts FILE")
     if options.checkpoint and len(names) > 1:
         raise UserError("--checkpoint is of one run, and there are several: the newest weights of each are taken")
     return names
-
-
-<<<<<<< HEAD
-def _sources(runs: Sequence[Path], options: argparse.Namespace, settings: list[str]) -> list[Source]:
-    """The runs as they are sampled."""
-    from ..run import find_weights, model_section
-    from ..source import Source
-
-    unchanged = [None] * len(runs)
-    steps = _per_run("--steps", options.steps, int, len(runs)) if options.steps else unchanged
-    guidance = _per_run("--guidance", options.guidance, float, len(runs)) if options.guidance else unchanged
-    return [
-        Source(folder, options.checkpoint or find_weights(folder), model_section(folder, count, scale, settings))
-        for folder, count, scale in zip(runs, steps, guidance, strict=True)
-    ]
 
 
 def _check_rates(rates: Sequence[float], trained: Sequence[Sequence[float]]) -> None:
@@ -119,17 +93,6 @@ def _check_rates(rates: Sequence[float], trained: Sequence[Sequence[float]]) -> 
                 raise UserError(f"{rate:g} fps: stage {number} was trained at {span}; set --fps, or --rates, within")
 
 
-def _per_run(option: str, text: str, kind: Callable[[str], Number], count: int) -> list[Number]:
-    """The numbers of an option, one for each of so many runs; one number is that of all."""
-    found = numbers(option, text, kind)
-    found = found * count if len(found) == 1 else found
-    if len(found) != count:
-        raise UserError(f"{option} {text}: {len(found)} numbers; {count} or one for all are needed")
-    return found
-
-
-=======
->>>>>>> sweep
 def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, columns: int) -> None:
     """Fill the folder, and say where it is, also where it is not full yet."""
     from ...components.media import GRID_VIDEOS
@@ -171,14 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", metavar="N[,N]", help=what)
     parser.add_argument("--guidance", metavar="S[,S]", help="pull towards the prompt; 1: none; of each run, as 4,1")
     what = "noise on what each upsampler enlarges, 0 to 1 (0.1): more mends more and keeps less"
-<<<<<<< HEAD
     parser.add_argument("--aug-level", metavar="A[,A]", help=what)
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first video; the next have the next (0)")
-    parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")
-=======
-    parser.add_argument("--aug-level", default="0.1", metavar="A[,A]", help=what)
     add_common(parser)
->>>>>>> sweep
     _add_length(parser)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights; default: the newest of the run")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="devices, with a process each (1)")
@@ -215,13 +172,8 @@ def _wishes(options: argparse.Namespace) -> list[Wish]:
     wishes = wishes_of(options, options.prompts)
     if not wishes:
         raise UserError('say what to show: snapvideo sample RUN "a red circle moves left", or --prompts FILE')
-<<<<<<< HEAD
-    if options.fps is not None and not in_range(options.fps):
-        raise UserError(f"--fps {options.fps}: it must be {fps_range()}")
     if options.overlap is not None and not _is_planned(options):
         raise UserError("--overlap is of longer videos: give --duration, too")
-=======
->>>>>>> sweep
     if _is_planned(options) and (own := next((wish for wish in wishes if wish.fps is not None), None)):
         raise UserError(
             f"fps {own.fps:g} of {own.prompt!r} is for clips of the model's length: leave it out and set --fps"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from snapvideo.recipes.cli import main
 
@@ -66,7 +67,7 @@ SMALL = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "-
 def cascade(tmp_path_factory):
     """A folder with runs/demo, 4 frames of 8x8, and runs/shapes_upsampler, from there to 16x16, which starts from it.
 
-    Both are of one step; started.txt is what the second printed.
+    Both are of one step; started.txt is what the second printed, and broken.mp4 no video.
     """
     folder = tmp_path_factory.mktemp("cascade")
     with contextlib.chdir(folder):
@@ -75,6 +76,8 @@ def cascade(tmp_path_factory):
         result = call("fit", "-c", "shapes_upsampler", "--smoke", "--init_from", "runs/demo/latest", *FEW)
         assert result.code == 0, result.err
     (folder / "started.txt").write_text(result.out)
+    Image.new("RGB", (16, 16)).save(folder / "a.png")
+    (folder / "broken.mp4").write_bytes(b"\0\1\2 no video" * 100)
     return folder
 
 

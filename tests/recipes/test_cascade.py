@@ -10,29 +10,10 @@ from PIL import Image
 from snapvideo.components.media import read_mp4, write_mp4
 from snapvideo.recipes.run import find_weights, read_weights
 
-from .conftest import call
+from .conftest import FEW, call
 
 PROMPT = "a red circle moves left"
-<<<<<<< HEAD
-FEW = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--ema=null", "--data.holdout=0", "--sampling=null"]
-SMALL = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "--data.fps=[2,4,8]"]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with runs/base, 4 frames of 8x8, and runs/up, from there to 16x16, which starts from it."""
-    folder = tmp_path_factory.mktemp("cascade")
-    with contextlib.chdir(folder):
-        result = call("fit", "-c", "demo", "--smoke", "--name", "base", *FEW, *SMALL)
-        assert result.code == 0, result.err
-        result = call("fit", "-c", "shapes_upsampler", "--smoke", "--init_from", "runs/demo/latest", *FEW)
-        assert result.code == 0, result.err
-    (folder / "started.txt").write_text(result.out)
-    (folder / "broken.mp4").write_bytes(b"\0\1\2 no video" * 100)
-    return folder
-=======
 BASE, UP = "runs/demo/latest", "runs/shapes_upsampler/latest"
->>>>>>> sweep
 
 
 @pytest.fixture
@@ -102,6 +83,10 @@ def test_a_cascade_saves_its_stages_apart(work, tmp_path):
         ([BASE, PROMPT, "--first-frame", "started.txt"], "--first-frame started.txt: corrupt"),
         ([BASE, "runs/typo/latest", PROMPT], "runs/typo/latest is no run"),
         ([BASE, PROMPT, "--aug-level", "0.1"], "--aug-level 0.1 is of upsamplers"),
+        ([BASE, PROMPT, "--rates", "1000000"], "--rates 1000000: 1e+06 must be 0.01 to 1000"),
+        ([BASE, PROMPT, "--duration", "1e7"], "--duration 1e+07: at 8 fps that is more than 100000 frames"),
+        ([BASE, PROMPT, "--duration", "0.1", "--between", "a.png", "a.png"], "--between gives two"),
+        ([BASE, "~nosuchuser is cool", PROMPT, "--steps", "0"], "num_steps=0"),
         ([BASE, PROMPT, "--overlap", "2"], "--overlap is of longer videos"),
         ([BASE, PROMPT, "--duration", "1", "--fps", "16"], "16 fps: stage 1 was trained at 2 to 8 fps"),
         ([BASE, UP, PROMPT, "--duration", "4", "--fps", "2"], "2 fps: stage 2 was trained at 4 to 8 fps"),
