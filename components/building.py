@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
@@ -20,6 +22,21 @@ class ParsingError(ValueError):
 
 class Refusal(ValueError):
     """A constructor refused its arguments; the message begins with its place in the config."""
+
+
+class Parser(ArgumentParser):
+    """A parser that takes ``null`` for a setting of a class within a class, too.
+
+    jsonargparse reads it, and hands what it has read on to the outer class as text, which is ``None``.
+    """
+
+    def parse_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, *others: Any, **settings: Any
+    ) -> Namespace:
+        """Parse words."""
+        if args is not None:
+            args = [re.sub(r"^(--[\w.]+)=None$", r"\1=null", word) for word in args]
+        return super().parse_args(args, *others, **settings)
 
 
 def build(kind: type[Part], section: dict[str, Any]) -> Part:
@@ -56,7 +73,7 @@ def parse(kind: type, section: dict[str, Any]) -> tuple[ArgumentParser, Namespac
 
 def parser_of(kind: type) -> ArgumentParser:
     """A parser of a config that has the section of a class alone; it raises `argparse.ArgumentError`."""
-    parser = ArgumentParser(exit_on_error=False)
+    parser = Parser(exit_on_error=False)
     parser.add_argument(f"--{section_name(kind)}", type=kind)
     return parser
 
@@ -86,6 +103,7 @@ def instantiate(parser: ArgumentParser, config: Namespace, make: Callable[..., o
     def placed(kind: type, /, *args: object, **kwargs: object) -> object:
         nonlocal refusal
         try:
+            _refuse_null(kind, kwargs)
             return make(kind, *args, **kwargs)
         except ValueError as error:
             place = next(_places(config.as_dict(), kind.__name__), "")
@@ -98,6 +116,15 @@ def instantiate(parser: ArgumentParser, config: Namespace, make: Callable[..., o
         if refusal is None:
             raise
         raise refusal from error
+
+
+def _refuse_null(kind: type, settings: dict[str, object]) -> None:
+    """Refuse a null that is no value of its setting: jsonargparse takes it for any."""
+    for name, parameter in inspect.signature(kind).parameters.items():
+        hint = inspect.formatannotation(parameter.annotation)
+        free = parameter.annotation is parameter.empty or any(word in hint for word in ("None", "Optional", "Any"))
+        if not free and parameter.default is not None and name in settings and settings[name] is None:
+            raise ValueError(f"{name} is null: it must be {hint}")
 
 
 def _places(node: object, kind: str, place: str = "") -> Iterator[str]:

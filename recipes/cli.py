@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
+import select
 import sys
 import traceback
 
@@ -40,8 +42,8 @@ usage: snapvideo VERB ...
 
 snapvideo VERB --help says more; --debug after any verb shows the traceback of an error; --version shows the version."""
 
-INTERRUPTED = 130
-"""What a shell says of a program that Ctrl-C ended."""
+INTERRUPTED, UNREAD = 130, 141
+"""What a shell says of a program that Ctrl-C ended, and of one whose output nobody reads any more."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 2: a setting or an argument is wrong, or memory is not enough; 3: the data cannot be used;
-        4: training has diverged; 130 and 143: Ctrl-C or SIGTERM ended it; 1: anything else.
+        4: training has diverged; 130 and 143: Ctrl-C or SIGTERM ended it; 141: what it prints to has been closed, by
+        ``head``, say; 1: anything else.
     """
     argv = sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
@@ -72,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"'{verb}' is not a verb.{did_you_mean(verb, VERBS)}\nverbs: {', '.join(VERBS)}")
         command = importlib.import_module(f".commands.{VERBS[verb][0]}", __package__)
         command.run(verb, [word for word in words if word != "--debug"])
+        sys.stdout.flush()
     except SystemExit as end:  # of parsers that printed help, and of a training that was interrupted
         if isinstance(end.__context__, KeyboardInterrupt):
             return INTERRUPTED  # Lightning makes it 1
@@ -79,6 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _unread():
+            return UNREAD
         code = exit_code(error)
         if code is None or "--debug" in words:
             traceback.print_exc()
@@ -86,6 +92,17 @@ def main(argv: list[str] | None = None) -> int:
             print(f"error: {message(error)}", file=sys.stderr)
         return code or 1
     return 0
+
+
+def _unread() -> bool:
+    """Whether what this process prints to has been closed; if so, the rest is thrown away, or Python would complain."""
+    output = sys.stdout.fileno()
+    poll = select.poll()
+    poll.register(output, 0)  # of errors alone
+    if not poll.poll(0):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)
+    return True
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import logging
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -29,6 +31,26 @@ class Interrupted(SystemExit):
 
 class EndedAtOnce(SystemExit):
     """A training was asked to end twice, and did where it was. The exit code is likewise."""
+
+
+@contextmanager
+def ended_by_sigterm() -> Iterator[None]:
+    """A context in which SIGTERM raises, as Ctrl-C does anyway, so that nothing half begun is left behind.
+
+    Until signals are held: Lightning calls this handler after its own.
+    """
+
+    def end(number: int, frame: FrameType | None) -> None:
+        raise EndedAtOnce(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class HeldSignals(Callback):

@@ -46,9 +46,8 @@ def explain_memory(error: BaseException, config: Mapping[str, Any], shape: Video
     frames = list(_frames(error))
     names = {name for name, _ in frames}
     work = next((work for name, work in _WORK.items() if name in names), "preparing the training")
-    callers = [values.get("self") for _, values in frames]
-    rehearsed = any(isinstance(caller, Rehearsal) for caller in callers)
-    grid = work == "sampling" and any(isinstance(caller, Rehearsal | SampleGrid) for caller in callers)
+    rehearsed = any(isinstance(caller, Rehearsal) for caller in callers(error))
+    grid = work == "sampling" and any(isinstance(caller, Rehearsal | SampleGrid) for caller in callers(error))
     clips = _clips(frames, shape, "prompt" if work == "sampling" else "batch")
     cause = str(error).strip().splitlines()[0]
     lines = [
@@ -58,6 +57,11 @@ def explain_memory(error: BaseException, config: Mapping[str, Any], shape: Video
         *(f"  {knob}" for knob in _knobs(work, grid, config, device)[:3]),
     ]
     return "\n".join(lines)
+
+
+def callers(error: BaseException) -> list[object]:
+    """What the methods between the catcher and the error belong to, the outermost first."""
+    return [values.get("self") for _, values in _frames(error)]
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, Mapping[str, Any]]]:

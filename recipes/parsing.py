@@ -13,14 +13,14 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser
 
 from .. import components, datamodules
-from ..components import UNet, VideoDiffusion
+from ..components import UNet, VideoDiffusion, building
 from ..components.building import Refusal, instantiate
 from ..components.interfaces import Backbone, VideoShape
 from ..datamodules import JointData
 from .errors import UserError
 
 
-class Parser(LightningArgumentParser):
+class Parser(building.Parser, LightningArgumentParser):
     """A parser that raises `UserError` where others print their usage and exit."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

@@ -24,8 +24,8 @@ from .shipped import CENSUS, CONFIG, ENVIRONMENT, LATEST
 class Record(Callback):
     """Writes ``config.yaml``, the resolved recipe, ``env.json``, how it was run, and ``census.json``, of what data.
 
-    It points ``latest`` to the run. A run that is resumed has the config of now, and in ``env.json`` an entry in
-    ``resumes`` for each time: command, step, environment, and the settings that were others.
+    It points ``latest`` to the run. A run that is resumed has the config of now once a step is done with it, and in
+    ``env.json`` an entry in ``resumes`` for each time: command, step, environment, and the settings that were others.
 
     It counts the clips of whole steps, and seconds, also across resumes; both are in every checkpoint.
 
@@ -45,17 +45,18 @@ class Record(Callback):
         self._latest_step = 0
         self._unfinished = 0  # clips of the step at hand
         self._run = Path()
-        self._pointed = False
+        self._pointed = self._worked = False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the files, on the first rank, and start the clock: there is something to train."""
         self._run = Path(trainer.log_dir or trainer.default_root_dir)  # asked by every rank: it is broadcast
-        self._pointed = False
+        self._pointed = self._worked = False
         self._began = time.monotonic() - self.seconds
         self._latest_step, self._unfinished = trainer.global_step, 0
         if trainer.is_global_zero:
             write_bytes(self._run / ENVIRONMENT, json.dumps(self._environment(trainer), indent=1).encode())
-            write_bytes(self._run / CONFIG, self.config.encode())
+            if not (self._run / CONFIG).exists():
+                write_bytes(self._run / CONFIG, self.config.encode())
             if isinstance(data := getattr(trainer, "datamodule", None), JointData):
                 write_bytes(self._run / CENSUS, json.dumps(data.describe(), indent=1).encode())
 
@@ -82,6 +83,9 @@ class Record(Callback):
         self._unfinished += len(batch) * trainer.world_size
         if trainer.global_step != self._latest_step:
             self._latest_step = trainer.global_step
+            if trainer.is_global_zero and not self._worked:
+                write_bytes(self._run / CONFIG, self.config.encode())
+                self._worked = True
             self.clips, self._unfinished = self.clips + self._unfinished, 0
         self.seconds = time.monotonic() - self._began
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,9 @@ from lightning.pytorch.loops.evaluation_loop import _EvaluationLoop
 from lightning.pytorch.loops.progress import _ProcessedTracker
 from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 
+from ..components.callbacks import EMA
+from ..components.callbacks.average import load_state
+from ..components.callbacks.ema import TRAINING
 from .differences import Difference, differences, table
 from .errors import UserError
 from .record import read_environment
@@ -21,6 +23,9 @@ from .shipped import CONFIG, ENVIRONMENT, LATEST, RUNS, run_name
 
 NETWORK = ("model.backbone", "model.conditioner")
 """What weights belong to: at a resume it must be what it was."""
+
+TRAINED_BY = ("model.optimizer", "model.scheduler")
+"""Classes whose state goes on: others would find none of theirs."""
 
 FREE = ("dropout", "self_conditioning", "activation_checkpointing")
 """Settings in it that say how it is trained, not what it computes."""
@@ -34,27 +39,41 @@ class Resumption:
         checkpoint: The file.
         run: The run folder that it is of; None: it lies elsewhere.
         in_place: Whether that run goes on; otherwise a new one begins where the checkpoint was made.
+        step: Optimizer steps that were done.
     """
 
     checkpoint: Path
     run: Path | None
     in_place: bool
+    step: int
 
-    @cached_property
-    def step(self) -> int:
-        """Optimizer steps that were done."""
-        return read_checkpoint(self.checkpoint)["global_step"]
+    @classmethod
+    def at(cls, checkpoint: Path, run: Path | None, in_place: bool) -> Resumption:
+        """That at a checkpoint, which is read at once: a training that goes on in the run would soon remove it.
+
+        Raises:
+            UserError: It cannot be read, or holds no state of a training.
+        """
+        found = read_checkpoint(checkpoint)
+        if not {"global_step", "optimizer_states"} <= found.keys():
+            raise UserError(f"--resume {checkpoint}: it holds weights alone; --init_from takes those")
+        return cls(checkpoint, run, in_place, found["global_step"])
 
     def changes(self, config: dict[str, Any]) -> list[Difference]:
         """The settings in which a config differs from that of the run.
 
         Raises:
-            UserError: The network is another one.
+            UserError: The network is another one, or the class of the optimizer or the scheduler.
         """
         if self.run is None:
             return []
         found = differences(read_config(self.run), config)
         network = [each for each in found if each.key.startswith(NETWORK) and each.key.rpartition(".")[2] not in FREE]
+        if trained_by := [each for each in found if each.key in TRAINED_BY]:
+            raise UserError(
+                f"{self.checkpoint} holds the state of others:\n{table(trained_by)}\n"
+                "leave them as they were, or start anew from its weights with --init_from"
+            )
         if network:
             raise UserError(
                 f"{self.checkpoint} is of another network:\n{table(network)}\n"
@@ -73,21 +92,21 @@ def find_resumption(name: str, recipes: list[Path], runs: Path = RUNS) -> Resump
         runs: The folder of all runs.
 
     Raises:
-        UserError: There is none.
+        UserError: There is none, or it holds no state of a training.
     """
     if Path(name).is_file():
         if Path(name).suffix == ".safetensors":
             raise UserError(f"--resume {name}: it holds weights alone; --init_from takes those")
         checkpoint = Path(name).resolve()
         run = next((folder for folder in checkpoint.parents[:2] if (folder / CONFIG).is_file()), None)
-        return Resumption(checkpoint, run, in_place=False)
+        return Resumption.at(checkpoint, run, in_place=False)
     folder = find_run(_latest(recipes, runs) if name == LATEST else name)
     newest = newest_checkpoint(folder)
     if newest is None and is_exported(folder):
         raise UserError(f"--resume {name}: it holds weights alone; --init_from takes those")
     if newest is None:
         raise UserError(f"--resume {name}: {folder} has no checkpoint yet")
-    return Resumption(newest, folder, in_place=True)
+    return Resumption.at(newest, folder, in_place=True)
 
 
 def _latest(recipes: list[Path], runs: Path) -> Path:
@@ -117,7 +136,7 @@ def requeued(command: str, runs: Path = RUNS) -> Resumption | None:
         begun = read_environment(folder)
         times = [(time.get("slurm_job"), time.get("command")) for time in (begun, *begun.get("resumes", []))]
         if (job, command) in times and (newest := newest_checkpoint(folder)):
-            return Resumption(newest, folder, in_place=True)
+            return Resumption.at(newest, folder, in_place=True)
     return None
 
 
@@ -135,12 +154,16 @@ class Resume(Callback):
         self._found: dict[str, str] = {}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note what is to be told of it."""
+        """Note what is to be told of it; without an average go on from the training weights, not from the averaged."""
         data = checkpoint.get(type(getattr(trainer, "datamodule", None)).__qualname__, {}).get("positions", {})
         averages = checkpoint.get("averaging_state", {}).get("n_averaged")
+        others: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set outside of its class
+        ends = averages is not None and not any(isinstance(callback, EMA) for callback in others)
+        if ends:
+            load_state(pl_module, checkpoint[TRAINING])
         counts = checkpoint.get("callbacks", {}).get("Record", {})
         self._found = {
-            "EMA": "none" if averages is None else f"{int(averages)} updates",
+            "EMA": "none from here on" if ends else "none" if averages is None else f"{int(averages)} updates",
             "data": ", ".join(f"{name} {place}" for name, place in data.items()) or "from its beginning",
             "randomness": f"a function of seed {os.environ.get('PL_GLOBAL_SEED', 0)}, rank and step",
             "so far": f"{counts.get('clips', 0)} clips in {counts.get('seconds', 0) / 3600:.2f} h",

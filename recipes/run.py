@@ -231,14 +231,19 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """All that a checkpoint holds; tensors are read when they are used.
 
     Raises:
-        UserError: There is no such file, or it is no checkpoint.
+        UserError: There is no such file, or it is no checkpoint; the message names the one before it.
     """
     if not file.is_file():
         raise UserError(f"there is no checkpoint {file}")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except PermissionError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}") from error
     except (RuntimeError, OSError, UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise UserError(f"{file} is no checkpoint that can be read: {error}") from error
+        # What torch says is of its own formats.
+        older = [each for each in file.parent.glob("step=*.ckpt") if each.name < file.resolve().name]
+        then = f"; the one before it: {max(older)}" if older else ""
+        raise UserError(f"{file} is no checkpoint that can be read: it is damaged or cut short{then}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise UserError(f"{file} is no checkpoint: it holds no `state_dict`")
     return checkpoint

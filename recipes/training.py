@@ -16,6 +16,8 @@ from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from ..components import VideoDiffusion
 from ..components.callbacks import EMA, PeakMemory, PostHocEMA, SampleGrid, SkipBadSteps
@@ -26,8 +28,9 @@ from .distinct import DistinctRanks
 from .embed import SameEncoder
 from .errors import UserError
 from .explain import explain
+from .interrupt import ended_by_sigterm
 from .lock import only_training
-from .memory import explain_memory, is_out_of_memory
+from .memory import callers, explain_memory, is_out_of_memory
 from .parsing import Builder, Parser, know_our_classes
 from .progress import Metrics, Pace, RawValidation
 from .ranks import one_voice
@@ -186,14 +189,14 @@ class Training(LightningCLI):
         """
         assert self.run is not None
         checkpoint = self.resumption.checkpoint if self.resumption else None
-        if checkpoint:
-            check_weights(self.model, read_weights(checkpoint), checkpoint)
-        elif init_from:
+        if init_from:
             started = warm_start(self.model, init_from)
             if self.trainer.is_global_zero:
                 print(started)
-        with only_training(self.run) if self.trainer.is_global_zero else nullcontext():
+        with ended_by_sigterm(), only_training(self.run) if self.trainer.is_global_zero else nullcontext():
             try:
+                if self.resumption:
+                    self._check(self.resumption)
                 with one_voice(self.trainer), self._explained():
                     self.trainer.fit(self.model, self.datamodule, ckpt_path=checkpoint, weights_only=True)
             finally:
@@ -203,6 +206,13 @@ class Training(LightningCLI):
             limits = f"trainer.max_steps={self.trainer.max_steps}, trainer.max_time={self.config.trainer.max_time}"
             start = f"{checkpoint} is at step {self.trainer.global_step}" if checkpoint else "no step is allowed"
             print(f"nothing is left to train: {start} ({limits})")
+
+    def _check(self, resumption: Resumption) -> None:
+        """Refuse weights of another model, and a checkpoint that another process has left behind meanwhile."""
+        checkpoint = resumption.checkpoint
+        if resumption.in_place and resumption.run and newest_checkpoint(resumption.run) != checkpoint:
+            raise UserError(f"{resumption.run} has gone on from {checkpoint.name} meanwhile: give the command again")
+        check_weights(self.model, read_weights(checkpoint), checkpoint)
 
     def _end(self, run: Path) -> None:
         """Say how to go on, or remove the folder of a run that did not begin."""
@@ -234,6 +244,13 @@ class Training(LightningCLI):
         except Diverged as error:
             saved = newest_checkpoint(self.run) if self.run else None
             raise Diverged(f"{error}\nthe last good checkpoint: {saved or 'none was saved yet'}") from error
+        except KeyError as error:
+            if not (self.resumption and isinstance(callers(error)[-1], Optimizer | LRScheduler)):
+                raise
+            raise UserError(
+                f"{self.resumption.checkpoint} has no {error} of the optimizer or the scheduler: leave model.optimizer "
+                "and model.scheduler as they were, or start anew from its weights with --init_from"
+            ) from error
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -243,15 +260,16 @@ class Training(LightningCLI):
 
     def _farewell(self, run: Path) -> str:
         prompts = self.config_init.sampling.prompts if self.config_init.sampling else None
-        latest = str(run.with_name(LATEST))
+        latest = run.with_name(LATEST)
+        name = str(latest if latest.resolve() == run.resolve() else run)  # another may have begun later
         lines = [f"run:    {run}", f"watch:  {shlex.join(['tensorboard', '--logdir', str(run.parent)])}"]
         lines += [f"report: {run / REPORT}"] if (run / REPORT).exists() else []
         if newest_checkpoint(run):
             words = ["BASE_RUN"] if self.model.conditioner.video_channels else []
-            lines.append(f"sample: {shlex.join(['snapvideo', 'sample', *words, latest, (prompts or ['a text'])[0]])}")
+            lines.append(f"sample: {shlex.join(['snapvideo', 'sample', *words, name, (prompts or ['a text'])[0]])}")
             if 0 <= self.trainer.max_steps <= self.trainer.global_step:
                 return "\n".join(lines)  # it is finished
-            resume = ["snapvideo", "fit", "--resume", latest]
+            resume = ["snapvideo", "fit", "--resume", name]
             resume += ["--trainer.max_time", "null"] if self.config.trainer.max_time else []  # time is counted on
             lines.append(f"resume: {shlex.join(resume)}")
         return "\n".join(lines)

@@ -89,6 +89,8 @@ def _check(options: argparse.Namespace, settings: list[str]) -> None:
         for value in values:
             if value is not None and value < 1:
                 raise UserError(f"{name} {value}: it must be at least 1")
+    if options.memory is not None and not 0 < options.memory < float("inf"):
+        raise UserError(f"--memory {options.memory}: it must be a number of GB above 0")
     config = settings_of(options.names, settings)
     data = (config.get("data") or {}).get("init_args") or {}
     post_hoc = (config.get("post_hoc_ema") or {}).get("init_args") or {}

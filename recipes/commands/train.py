@@ -108,7 +108,10 @@ def _fit(
 
 
 def _refuse(verb: str, options: argparse.Namespace) -> None:
-    """Refuse options that do not belong together."""
+    """Refuse options that do not belong together, and empty ones: of a variable that is not set, say."""
+    for name, value in vars(options).items():
+        if value == "":
+            raise UserError(f"--{name} is empty: give it a value, or leave it out")
     own = {"smoke", "name", "runs", "resume", "init_from"}
     given = [name for name, value in vars(options).items() if value and name in own]
     if verb != "fit" and given:

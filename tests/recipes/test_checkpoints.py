@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import torch
 
 from snapvideo.components import VideoDiffusion
 from snapvideo.recipes.checkpoints import Checkpoint, WholeCheckpoints
-from snapvideo.recipes.run import newest_checkpoint
+from snapvideo.recipes.errors import UserError
+from snapvideo.recipes.run import newest_checkpoint, read_checkpoint
 
 from .conftest import call
 
@@ -165,6 +167,18 @@ def test_the_checkpoint_of_a_requeued_job_is_the_newest(tmp_path):
     for version in (2, 10):
         (tmp_path / f"hpc_ckpt_{version}.ckpt").touch()
     assert newest_checkpoint(tmp_path).name == "hpc_ckpt_10.ckpt"
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-100], lambda data: data[: len(data) // 2]])
+def test_a_damaged_checkpoint_is_told_with_the_one_before(damage, work, tmp_path):
+    run = shutil.copytree((work / "runs/demo/latest").resolve(), tmp_path / "run", symlinks=True)
+    newest, before = (run / f"checkpoints/step={step:08d}.ckpt" for step in (20, 10))
+    newest.write_bytes(damage(newest.read_bytes()))
+    for file in (newest, run / "checkpoints/last.ckpt"):
+        with pytest.raises(UserError) as error:
+            read_checkpoint(file)
+        assert "damaged or cut short" in str(error.value) and f"the one before it: {before}" in str(error.value)
+        assert "mmap" not in str(error.value)
 
 
 def test_a_training_that_fails_within_the_optimizer_saves_nothing(tmp_path, monkeypatch):

@@ -1,7 +1,13 @@
+import contextlib
+import io
+import os
 import subprocess
 import sys
+import tempfile
 
 import pytest
+
+from snapvideo.recipes.cli import main
 
 from .conftest import call
 
@@ -84,6 +90,8 @@ WRONG = [
         "fit -c demo --trainer.limit_train_batches 3 --trainer.accumulate_grad_batches 2",
         ["limit_train_batches=3", "accumulate_grad_batches=2"],
     ),
+    ("fit -c demo --model.backbone.head_dim null", ["model.backbone: UNet:", "head_dim is null", "int"]),
+    ("fit -c demo --data.fps null", ["data: Shapes:", "fps is null"]),
     ("fit -c demo --name a/b", ["--name 'a/b'"]),
     ("fit -c demo --data.fps [.nan]", ["data: Shapes:", "fps is [nan]"]),
     ("fit -c demo --data.num_workers -1", ["data: Shapes:", "num_workers is -1"]),
@@ -119,6 +127,38 @@ def test_a_mistake_is_named_on_one_screen(words, fragments, tmp_path, monkeypatc
     assert len(message.splitlines()) <= 9
     assert "Traceback" not in result.err
     assert not list(tmp_path.glob("runs/**/*"))
+
+
+@pytest.mark.parametrize("option", ["--resume", "--init_from", "--name"])
+def test_an_empty_option_is_refused(option, tmp_path, monkeypatch):
+    """As that of a variable that is not set."""
+    monkeypatch.chdir(tmp_path)
+    result = call("fit", "-c", "demo", "--smoke", option, "")
+    assert result.code == 2 and f"{option} is empty" in result.err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("buffered", ["", "1"])
+def test_output_that_nobody_reads_is_no_fault(buffered):
+    command = [sys.executable, "-m", "snapvideo.recipes.cli", "recipe", "ls"]
+    environment = os.environ | {"PYTHONUNBUFFERED": buffered}
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert result.returncode == 141 and not result.stderr
+
+
+def test_another_closed_pipe_is_a_fault(monkeypatch):
+    from snapvideo.recipes.commands import recipe
+
+    monkeypatch.setattr(recipe, "shipped_recipes", lambda: os.write(writer, b"to a process that has ended"))
+    reader, writer = os.pipe()
+    os.close(reader)
+    out = io.TextIOWrapper(tempfile.TemporaryFile())
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(io.StringIO()) as err:
+        assert main(["recipe", "ls"]) == 1
+    os.close(writer)
+    assert "BrokenPipeError" in err.getvalue()
 
 
 def test_debug_shows_the_traceback(tmp_path, monkeypatch):

@@ -222,11 +222,13 @@ def test_before_the_first_step_it_ends_with_the_same_codes(number, twice, tmp_pa
     assert signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL)
 
 
-def test_ctrl_c_while_data_is_listed_ends_with_the_same_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(JointData, "setup", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_while_data_is_listed_it_ends_with_the_same_codes_and_leaves_nothing(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(JointData, "setup", lambda *_, **__: signal.raise_signal(number))
     before = signal.getsignal(signal.SIGINT)
     try:
-        assert call(*WORDS, "--runs", tmp_path).code == 130
+        assert call(*WORDS, "--runs", tmp_path).code == 128 + number
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
     finally:
         signal.signal(signal.SIGINT, before)  # Lightning leaves it ignored
     assert not list(tmp_path.iterdir())

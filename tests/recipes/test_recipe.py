@@ -89,6 +89,11 @@ def test_a_plan_follows_overlays_and_settings():
     assert plan("folders")["precision"] == "bf16-mixed"  # whatever machine it is checked on
 
 
+@pytest.mark.parametrize("words", [["--model.sampler.churn", "null"], ["--model.sampler.init_args.churn=null"]])
+def test_a_setting_of_a_class_within_a_class_may_be_null(words):
+    assert read_settings(find_recipes("demo"), words)["model"]["init_args"]["sampler"]["init_args"]["churn"] is None
+
+
 def test_a_plan_doesnt_count_what_checkpointing_computes_again():
     assert (
         plan("fit_s", "--model.backbone.activation_checkpointing", "true")["flops_train"]
@@ -169,6 +174,7 @@ def test_diff_shows_what_differs():
         ("check demo --model.backbone.chanels 3", ["'chanels'", "Did you mean 'channels'?"]),
         ("check demo --batch-size 0", ["--batch-size 0"]),
         ("check demo --devices 8 0", ["--devices 0"]),
+        *((f"check demo --memory {memory}", [f"--memory {memory}"]) for memory in ("-5.0", "0.0", "nan", "inf")),
         ("check folders --model.backbone.group [8,3,3]", ["model.backbone", "group"]),
         ("diff demo nothing", ["nothing"]),
         ("ls --all", ["--all"]),

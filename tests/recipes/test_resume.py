@@ -19,6 +19,7 @@ from snapvideo.components import VideoDiffusion
 from snapvideo.recipes.errors import UserError
 from snapvideo.recipes.lock import only_training
 from snapvideo.recipes.shipped import find_recipe, run_name
+from snapvideo.recipes.training import Training
 
 from .conftest import call, rows, same
 
@@ -217,6 +218,57 @@ def test_another_network_is_refused_with_the_key(words, key, run):
     assert (run / "config.yaml").read_text() == before
 
 
+ONE_CYCLE = {"class_path": "OneCycleLR", "init_args": {"max_lr": 1, "total_steps": 99}}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["--model.optimizer.amsgrad=true"], "'max_exp_avg_sq'"),
+        (["--model.optimizer=SGD", "--model.optimizer.lr=0.1"], "model.optimizer  torch.optim.AdamW  ->"),
+        (
+            ["--model.scheduler", '{"class_path": "OneCycleLR", "init_args": {"max_lr": 1, "total_steps": 99}}'],
+            "OneCycle",
+        ),
+    ],
+)
+def test_what_has_no_state_in_the_checkpoint_is_refused_and_not_recorded(words, named, run):
+    before = (run / "config.yaml").read_text()
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=22"]
+    result = call("fit", "--resume", run, *words, *quick)
+    assert result.code == 2, result.err
+    assert named in result.err and "--init_from" in result.err and "Traceback" not in result.err
+    assert (run / "config.yaml").read_text() == before
+    assert call("fit", "--resume", run, *quick).code == 0
+
+
+def test_without_its_average_a_training_goes_on_from_the_training_weights(run, monkeypatch):
+    checkpoint = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
+    begun = []
+
+    def keep(self, *_):
+        begun.append({name: tensor.clone() for name, tensor in self.state_dict().items()})
+
+    monkeypatch.setattr(VideoDiffusion, "on_train_batch_start", keep)
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=21"]
+    result = call("fit", "--resume", run, "--ema=null", *quick)
+    assert result.code == 0, result.err
+    assert "EMA none from here on" in {" ".join(line.split()) for line in result.out.splitlines()}
+    for name, tensor in checkpoint["current_model_state"].items():
+        assert torch.equal(begun[0][name], tensor), name
+    assert any(not torch.equal(checkpoint["state_dict"][name], tensor) for name, tensor in begun[0].items())
+
+
+@pytest.mark.parametrize("missing", ["global_step", "optimizer_states"])
+def test_a_checkpoint_of_weights_alone_is_refused(missing, run):
+    file = run / "checkpoints/step=00000010.ckpt"
+    checkpoint = torch.load(file, weights_only=True)
+    del checkpoint[missing]
+    torch.save(checkpoint, file)
+    result = call("fit", "--resume", file)
+    assert result.code == 2 and str(file) in result.err and "--init_from" in result.err
+
+
 def test_how_it_is_trained_may_change(run):
     quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=21"]
     result = call("fit", "--resume", run, "--model.backbone.dropout=0.1", *quick)
@@ -246,6 +298,19 @@ def test_latest_is_the_latest_run_of_the_recipe_or_of_all(run, monkeypatch):
         result = call("fit", *words)
         assert result.code == 0, result.err
         assert "nothing is left to train" in result.out and str(run.resolve()) in result.out
+
+
+def test_the_last_lines_name_the_run_that_was_trained(run):
+    """Another may have begun after it."""
+
+    def last_lines():
+        result = call("fit", "--resume", run)
+        assert result.code == 0, result.err
+        return result.out
+
+    assert f"sample: snapvideo sample {run} " in last_lines()
+    (run.parent / "latest").symlink_to(run.name)
+    assert f"sample: snapvideo sample {run.parent}/latest " in last_lines()
 
 
 def test_overlays_name_no_run():
@@ -310,3 +375,20 @@ def test_a_run_is_trained_by_one_process_at_a_time(run):
         assert result.code == 2
         assert "is being trained by another process" in result.err
     assert call("fit", "--resume", run).code == 0
+
+
+@pytest.mark.parametrize("runs_still", [True, False])
+def test_what_another_process_does_meanwhile_is_told(runs_still, run, monkeypatch):
+    """It trains the run, and removes the checkpoint that was chosen."""
+    chosen = run / "checkpoints/step=00000020.ckpt"
+    build = Training.__init__
+
+    def later(self, *words):
+        chosen.rename(chosen.with_name("step=00000021.ckpt"))
+        build(self, *words)
+
+    monkeypatch.setattr(Training, "__init__", later)
+    with only_training(run) if runs_still else contextlib.nullcontext():
+        result = call("fit", "--resume", run, "--trainer.max_steps=22")
+    assert result.code == 2
+    assert ("is being trained by another process" if runs_still else f"has gone on from {chosen.name}") in result.err
