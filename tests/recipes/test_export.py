@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub import constants as hub_constants
 from PIL import Image
 from safetensors import safe_open
@@ -418,6 +418,20 @@ def test_code_of_others_is_not_run(hub, pushed, out, tmp_path, monkeypatch):
     assert result.code == 0, result.err
     assert (tmp_path / "built").exists()
     assert find_run("user/tiny", trust=True).name == pushed.commit
+
+
+def test_no_config_but_the_one_that_was_looked_at_is_built(hub, pushed, tmp_path, monkeypatch):
+    """Also where all files of the model are here, as ``hf download`` leaves them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil_sampler.py").write_text(EVIL)
+    config = json.loads(pushed.files["config.json"])
+    config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
+    pushed.files["config.yaml"] = yaml.safe_dump(config).encode()
+    for file in pushed.files:
+        hf_hub_download("user/tiny", file)
+    result = call("sample", "user/tiny", "x", "-n", 1, "--steps", 1)
+    assert result.code == 0, result.err
+    assert not (tmp_path / "imported").exists()
 
 
 def test_the_page_works(trained, hub, tmp_path, monkeypatch):
