@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from ..components import VideoDiffusion
-from ..components.exported import load
+from ..components.exported import RECORD, load
 from ..components.media import contact_sheet, encode_gif, encode_png, enlarge, to_uint8, write_bytes
 from ..components.trust import foreign_names
 from ..components.weights import WEIGHTS, Stored, check_weights, write_weights
@@ -34,13 +34,14 @@ from .run import (
     pick_device,
     read_checkpoint,
     read_config,
+    read_record,
     read_weights,
+    trained_fps,
 )
 from .shipped import CENSUS, EXPORTED_CONFIG
 from .stages import Stages
 
 CARD = "README.md"
-RECORD = "record.json"
 SECTIONS = ("model", "sampling")
 """What sampling reads of a config; other sections may hold paths of this machine."""
 
@@ -121,7 +122,7 @@ def record_of(run: Path) -> dict[str, Any]:
         run: The folder of a run, or of an exported model.
     """
     if is_exported(run):
-        return _read_json(run / RECORD)
+        return read_record(run)
     record: dict[str, Any] = {}
     if checkpoint := newest_checkpoint(run):
         state = read_checkpoint(checkpoint)
@@ -130,7 +131,9 @@ def record_of(run: Path) -> dict[str, Any]:
         record |= {"clips": counts["clips"], "seconds": round(counts["seconds"])} if counts else {}
     average = (read_config(run).get("ema") or {}).get("init_args") or {}
     record |= {"half_life": average["half_life"]} if average.get("half_life") else {}
-    if census := _read_json(run / CENSUS):
+    record |= {"fps": rates} if (rates := trained_fps(run)) else {}
+    if (file := run / CENSUS).is_file():
+        census = json.loads(file.read_text(encoding="utf-8"))
         record["data"] = {
             modality: {name: of[name] for name in ("samples", "held_out")} for modality, of in census.items()
         }
@@ -138,10 +141,6 @@ def record_of(run: Path) -> dict[str, Any]:
     return record | {
         name: environment[name] for name in ("started", "device", "precision", "versions") if name in environment
     }
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

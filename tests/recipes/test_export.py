@@ -124,7 +124,7 @@ def test_the_config_is_strict_json(out):
 def test_the_record_says_how_it_was_trained(work, out):
     record = json.loads((out / "record.json").read_text())
     assert (record["steps"], record["clips"]) == (20, 80)
-    assert record["data"]["video"] == {"samples": 24, "held_out": 2}
+    assert record["data"]["video"] == {"samples": 24, "held_out": 2} and record["fps"] == [4, 8]
     assert record["half_life"] == 100 and record["device"] == "1 x cpu" and record["seconds"] >= 0
     assert record["versions"]["torch"] == torch.__version__
 
@@ -197,6 +197,36 @@ def test_an_exported_model_can_be_exported(work, out, tmp_path):
     assert result.code == 0, result.err
     for name in ("config.json", "record.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_a_model_of_the_hub_is_exported_with_its_record(hub, pushed, tmp_path):
+    result = call("export", "user/tiny", tmp_path / "again", "--samples", 0)
+    assert result.code == 0, result.err
+    assert (tmp_path / "again/record.json").read_bytes() == pushed.files["record.json"]
+    del pushed.files["record.json"]  # another commit
+    assert call("export", "user/tiny", tmp_path / "without", "--samples", 0).code == 0
+    assert json.loads((tmp_path / "without/record.json").read_text()) == {}
+
+
+def test_a_long_video_is_that_of_the_run(work, hub, pushed, out, tmp_path):
+    """It climbs the frame rates of the training, wherever the model lies."""
+    words = [PROMPT, "-n", 1, "--steps", 1, "--duration", 1, "--fps", 8]
+    files = []
+    for name, run in {"run": "runs/demo/latest", "folder": out, "hub": "user/tiny"}.items():
+        result = call("sample", run, *words, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+        (line,) = map(json.loads, (tmp_path / name / "meta.jsonl").read_text().splitlines())
+        assert line["rates"] == [4.0, 8.0]
+        files.append((tmp_path / name / line["file"]).read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"fps": 8}', '{"fps": [0]}', '{"fps": ["8"]}'])
+def test_a_record_that_is_none_is_told(out, tmp_path, record):
+    shutil.copytree(out, tmp_path / "model")
+    (tmp_path / "model/record.json").write_text(record)
+    result = call("sample", tmp_path / "model", PROMPT, "--duration", 1, "-o", tmp_path / "samples")
+    assert result.code == 2 and "record.json" in result.err and "Traceback" not in result.err
 
 
 def test_whatever_takes_a_run_takes_it(work, out, tmp_path):
@@ -296,7 +326,7 @@ def test_push_and_load_from_the_hub(work, hub, out, tmp_path, monkeypatch):
     own = videos_of(load_model("runs/demo"))
     assert torch.equal(own, videos_of(load("user/tiny")))
     fetched = {name for name in repo.files if f"GET /user/tiny/resolve/{repo.commit}/{name}" in hub.asked}
-    assert fetched <= {"config.json", "model.safetensors"}  # and no card or samples
+    assert fetched <= {"config.json", "record.json", "model.safetensors"}  # and no card or samples
     result = call("sample", "user/tiny", PROMPT, "-n", 1, "--steps", 1)
     assert result.code == 0, result.err
     assert list((work / "samples").glob("*/grid.gif"))  # not in the cache of the Hub
