@@ -190,6 +190,18 @@ def test_an_average_of_ones_choice_and_prompts_of_ones_own(work, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert "| a \\| pipe (0) | another (0) | a \\| pipe (1) | another (1) |" in card
     assert "license" not in card
+    assert "device" in card and not any(row in card for row in ("| steps |", "| clips seen |", "| time |", "half-life"))
+
+
+def test_the_record_is_that_of_the_checkpoint(work, tmp_path):
+    checkpoint = torch.load("runs/demo/latest/checkpoints/last.ckpt", weights_only=True)
+    checkpoint["global_step"] = 7
+    checkpoint["callbacks"]["Record"]["clips"] = 28
+    torch.save(checkpoint, tmp_path / "step=7.ckpt")
+    words = ["--checkpoint", tmp_path / "step=7.ckpt", "--samples", 0]
+    assert call("export", "runs/demo", tmp_path / "out", *words).code == 0
+    record = json.loads((tmp_path / "out/record.json").read_text())
+    assert (record["steps"], record["clips"]) == (7, 28)
 
 
 def test_an_exported_model_can_be_exported(work, out, tmp_path):
