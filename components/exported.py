@@ -20,7 +20,7 @@ RECORD = "record.json"
 
 
 def load(source: str | Path, trust: bool = False) -> VideoDiffusion:
-    """A model that ``snapvideo export`` wrote, in evaluation mode, on the CPU. Nothing is unpickled.
+    """A model that ``snapvideo export`` wrote, in evaluation mode, on the CPU. Of its own files none is unpickled.
 
     Args:
         source: Its folder, or its name on the Hugging Face Hub, ``USER/NAME``.

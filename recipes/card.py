@@ -46,7 +46,7 @@ video = model.sample(prompt, seeds=[0])  # [1, {channels}, {num_frames}, {height
 write_mp4("video.mp4", to_uint8(video)[0], fps={fps})
 ```
 
-`model.safetensors` holds the weights and `config.json` the parts they belong to; nothing is unpickled."""
+`model.safetensors` holds the weights and `config.json` the parts they belong to; none is unpickled."""
 
 
 @dataclass(frozen=True)
