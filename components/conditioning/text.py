@@ -201,7 +201,12 @@ class Pretrained:
         """Turn what reading raises into one message that says what to do."""
         try:
             yield
-        except (OSError, ValueError, ImportError, UnpicklingError) as error:
+        except UnpicklingError as error:
+            raise ValueError(
+                f"text encoder {self.name!r} can't be read: its weights are a pickle that holds more than tensors\n"
+                "Fix: name an encoder with weights in safetensors"
+            ) from error
+        except (OSError, ValueError, ImportError) as error:
             cause = str(error).strip().partition("\n")[0]
             if "custom code" in cause:
                 fix = "code of text encoders is never run: name one of a kind that transformers has"

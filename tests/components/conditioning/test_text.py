@@ -126,7 +126,7 @@ def test_of_a_pickle_tensors_alone_are_taken(encoders, tmp_path):
     expected, found = (read(Text(DIM, str(name), width=WIDTH), ["a"]) for name in (encoders["t5"], folder))
     assert found.tokens.shape == expected.tokens.shape
     torch.save(weights | {"more": Touch(str(tmp_path / "run"))}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match=r"can't be read: .*weights_only"):
+    with pytest.raises(ValueError, match="more than tensors"):
         read(Text(DIM, str(folder), width=WIDTH), ["a"])
     assert not (tmp_path / "run").exists()
 
