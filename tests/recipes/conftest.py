@@ -62,7 +62,13 @@ def trained(tmp_path_factory):
 def upsampler(tmp_path_factory):
     """The run of an upsampler after a step, from 8x8 to 16x16 pixels."""
     folder = tmp_path_factory.mktemp("upsampler")
-    few = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--ema=null", "--data.holdout=0", "--sampling=null"]
+    few = [
+        "--trainer.max_steps=1",
+        "--trainer.limit_val_batches=0",
+        "--ema=null",
+        "--data.holdout=0",
+        "--sampling=null",
+    ]
     with contextlib.chdir(folder):
         result = call("fit", "-c", "shapes_upsampler", "--smoke", *few)
     assert result.code == 0, result.err

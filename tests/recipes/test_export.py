@@ -443,15 +443,27 @@ class Evil(Heun):
 """
 
 
+def evil_config(pushed):
+    config = json.loads(pushed.files["config.json"])
+    config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
+    return config
+
+
 def test_code_of_others_is_not_run(hub, pushed, out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil_sampler.py").write_text(EVIL)
-    config = json.loads(pushed.files["config.json"])
-    config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
-    pushed.files["config.json"] = json.dumps(config).encode()
+    pushed.files["config.json"] = json.dumps(evil_config(pushed)).encode()
     result = call("sample", "user/tiny", "x", "-n", 1)
     assert result.code == 2, result.err
     assert "evil_sampler.Evil" in result.err and "--trust" in result.err and "Traceback" not in result.err
+    for words in (
+        "export user/tiny new",
+        "fit -c demo --smoke --init_from user/tiny",
+        "report user/tiny",
+        "ema user/tiny --std 0.1",
+    ):
+        result = call(*words.split())
+        assert result.code == 2 and "evil_sampler.Evil" in result.err and "--local-dir" in result.err, words
     assert not (tmp_path / "imported").exists()
     assert not any("safetensors" in asked for asked in hub.asked)
     with pytest.raises(ValueError, match=r"evil_sampler\.Evil"):
@@ -466,12 +478,32 @@ def test_no_config_but_the_one_that_was_looked_at_is_built(hub, pushed, tmp_path
     """Also where all files of the model are here, as ``hf download`` leaves them."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil_sampler.py").write_text(EVIL)
-    config = json.loads(pushed.files["config.json"])
-    config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
-    pushed.files["config.yaml"] = yaml.safe_dump(config).encode()
+    pushed.files["config.yaml"] = yaml.safe_dump(evil_config(pushed)).encode()
     for file in pushed.files:
         hf_hub_download("user/tiny", file)
     result = call("sample", "user/tiny", "x", "-n", 1, "--steps", 1)
+    assert result.code == 0, result.err
+    assert not (tmp_path / "imported").exists()
+
+
+def test_code_of_others_is_served_if_it_is_trusted(hub, pushed, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="no Gradio: CONTRIBUTING.md says how to have it")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil_sampler.py").write_text(EVIL)
+    pushed.files["config.json"] = json.dumps(evil_config(pushed)).encode()
+    result = call("serve", "user/tiny")
+    assert result.code == 2 and "evil_sampler.Evil" in result.err and not (tmp_path / "built").exists()
+    result = call("serve", "user/tiny", "--trust", "-o", ".")
+    assert result.code == 2 and "holds other files" in result.err  # the model is there, and no page
+    assert (tmp_path / "built").exists()
+
+
+def test_weights_alone_are_taken_of_what_is_not_trusted(work, hub, pushed, tmp_path, monkeypatch):
+    """``validate --ckpt_path`` builds the model of its own recipe."""
+    (tmp_path / "evil_sampler.py").write_text(EVIL.replace('"imported"', repr(str(tmp_path / "imported"))))
+    monkeypatch.syspath_prepend(tmp_path)
+    pushed.files["config.json"] = json.dumps(evil_config(pushed)).encode()
+    result = call("validate", "-c", "runs/demo/latest", "--ckpt_path", "user/tiny")
     assert result.code == 0, result.err
     assert not (tmp_path / "imported").exists()
 
