@@ -9,16 +9,18 @@ from typing import Any
 import yaml
 
 from .building import ParsingError, build
-from .hub import HUB_ID, fetch
+from .hub import HUB_ID, fetch, fetch_if_there
 from .trust import refuse_foreign
 from .video_diffusion import VideoDiffusion
 from .weights import WEIGHTS, check_weights, read_weights
 
 CONFIG = "config.json"
+RECORD = "record.json"
+"""How it was trained; a model need not have one."""
 
 
 def load(source: str | Path, trust: bool = False) -> VideoDiffusion:
-    """A model that ``snapvideo export`` wrote, in evaluation mode, on the CPU. Nothing is unpickled.
+    """A model that ``snapvideo export`` wrote, in evaluation mode, on the CPU. Of its own files none is unpickled.
 
     Args:
         source: Its folder, or its name on the Hugging Face Hub, ``USER/NAME``.
@@ -46,7 +48,9 @@ def load(source: str | Path, trust: bool = False) -> VideoDiffusion:
 
 
 def fetch_model(name: str, trust: bool = False) -> Path:
-    """The folder of a model of the Hugging Face Hub; its weights are fetched when its config is seen to be good.
+    """The folder of a model of the Hugging Face Hub, with its record.
+
+    Its weights are fetched when its config is seen to be good.
 
     Args:
         name: ``USER/NAME``.
@@ -62,7 +66,9 @@ def fetch_model(name: str, trust: bool = False) -> Path:
             refuse_foreign(section)
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from error
-    return fetch(name, WEIGHTS, commit=config.parent.name).parent
+    commit = config.parent.name
+    fetch_if_there(name, RECORD, commit)
+    return fetch(name, WEIGHTS, commit).parent
 
 
 def read_config(file: Path) -> dict[str, Any]:

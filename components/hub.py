@@ -29,6 +29,22 @@ def fetch(name: str, file: str, commit: str | None = None) -> Path:
         return Path(hf_hub_download(name, file, revision=commit, library_name="snapvideo"))
 
 
+def fetch_if_there(name: str, file: str, commit: str) -> Path | None:
+    """As `fetch`; None where the model has no such file, or where the Hub cannot be reached and it is not here.
+
+    Raises:
+        ValueError: The Hub refuses it.
+    """
+    from huggingface_hub.errors import EntryNotFoundError
+
+    try:
+        return fetch(name, file, commit)
+    except ValueError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            return None
+        raise
+
+
 def make_place(name: str, private: bool = False) -> None:
     """Make a place for a model on the Hub, unless it is there.
 

@@ -46,7 +46,7 @@ video = model.sample(prompt, seeds=[0])  # [1, {channels}, {num_frames}, {height
 write_mp4("video.mp4", to_uint8(video)[0], fps={fps})
 ```
 
-`model.safetensors` holds the weights and `config.json` the parts they belong to; nothing is unpickled."""
+`model.safetensors` holds the weights and `config.json` the parts they belong to; none is unpickled."""
 
 
 @dataclass(frozen=True)
@@ -193,6 +193,8 @@ def _training(record: dict[str, Any]) -> dict[str, str]:
         rows["clips seen"] = f"{record['clips']:,} videos and images"
     if "seconds" in record:
         rows["time"] = f"{record['seconds'] / 3600:.2f} hours"
+    if "fps" in record:
+        rows["frames per second"] = ", ".join(f"{rate:g}" for rate in record["fps"])
     for modality, counts in record.get("data", {}).items():
         held_out = f", {counts['held_out']:,} of them held out" if counts["held_out"] else ""
         rows[f"{modality}s"] = f"{counts['samples']:,} in the data{held_out}"

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from ..components import VideoDiffusion
-from ..components.exported import load
+from ..components.exported import RECORD, load
 from ..components.media import contact_sheet, encode_gif, encode_png, enlarge, to_uint8, write_bytes
 from ..components.trust import foreign_names
 from ..components.weights import WEIGHTS, Stored, check_weights, write_weights
@@ -30,19 +30,22 @@ from .run import (
     find_weights,
     is_exported,
     machine_precision,
-    newest_checkpoint,
     pick_device,
     read_checkpoint,
     read_config,
+    read_record,
     read_weights,
+    trained_fps,
 )
 from .shipped import CENSUS, EXPORTED_CONFIG
 from .stages import Stages
 
 CARD = "README.md"
-RECORD = "record.json"
 SECTIONS = ("model", "sampling")
 """What sampling reads of a config; other sections may hold paths of this machine."""
+
+OF_WEIGHTS = ("steps", "clips", "seconds", "half_life", "parts", "note")
+"""What a record says of the weights; the rest is of their run."""
 
 BATCH_SIZE = 8
 """Samples that are made at a time."""
@@ -100,7 +103,7 @@ def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = N
     weights = read_weights(file)
     with torch.device("meta"):
         check_weights(build_model(config["model"]), weights, file)
-    record = record_of(run)
+    record = record_of(run, file)
     with _whole_folder(out) as folder:
         write_weights(weights, folder / WEIGHTS, settings.stored)
         _write_json(folder / RECORD, record)
@@ -114,23 +117,28 @@ def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = N
     return model
 
 
-def record_of(run: Path) -> dict[str, Any]:
+def record_of(run: Path, weights: Path) -> dict[str, Any]:
     """How a model was trained: what others may know of it, so no path, command or name.
 
     Args:
         run: The folder of a run, or of an exported model.
+        weights: The file of its weights. Of a ``.safetensors`` file, an average of another length, nobody knows after
+            how many steps it was: the record leaves out what is of the run's own weights.
     """
     if is_exported(run):
-        return _read_json(run / RECORD)
+        record = read_record(run)
+        return record if weights == run / WEIGHTS else {name: record[name] for name in record if name not in OF_WEIGHTS}
     record: dict[str, Any] = {}
-    if checkpoint := newest_checkpoint(run):
-        state = read_checkpoint(checkpoint)
+    if weights.suffix != ".safetensors":
+        state = read_checkpoint(weights)
         counts = state.get("callbacks", {}).get("Record", {})
         record = {"steps": state["global_step"]}
         record |= {"clips": counts["clips"], "seconds": round(counts["seconds"])} if counts else {}
-    average = (read_config(run).get("ema") or {}).get("init_args") or {}
-    record |= {"half_life": average["half_life"]} if average.get("half_life") else {}
-    if census := _read_json(run / CENSUS):
+        average = (read_config(run).get("ema") or {}).get("init_args") or {}
+        record |= {"half_life": average["half_life"]} if average.get("half_life") else {}
+    record |= {"fps": rates} if (rates := trained_fps(run)) else {}
+    if (file := run / CENSUS).is_file():
+        census = json.loads(file.read_text(encoding="utf-8"))
         record["data"] = {
             modality: {name: of[name] for name in ("samples", "held_out")} for modality, of in census.items()
         }
@@ -138,10 +146,6 @@ def record_of(run: Path) -> dict[str, Any]:
     return record | {
         name: environment[name] for name in ("started", "device", "precision", "versions") if name in environment
     }
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
 def _write_json(file: Path, content: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import platform
 from collections.abc import Iterator, Sequence
@@ -28,6 +29,7 @@ from ..components.weights import WEIGHTS, check_weights
 from .errors import UserError, did_you_mean
 from .explain import explain
 from .parsing import know_our_classes
+from .requests import fps_range, in_range
 from .sampling import with_sampling
 from .shipped import CONFIG, EXPORTED_CONFIG, LATEST, PRETRAINED, RUNS, find_config
 
@@ -213,8 +215,35 @@ def usual_fps(folder: Path) -> float:
 
 
 def trained_fps(folder: Path) -> list[float]:
-    """The frames per second that a run was trained at; none are known of an exported model."""
+    """The frames per second that a run or an exported model was trained at; none, if nobody wrote them down.
+
+    Raises:
+        ValueError: What was written down are no frame rates.
+    """
+    if is_exported(folder):
+        rates = read_record(folder).get("fps", [])
+        if not isinstance(rates, list) or not all(isinstance(rate, int | float) and in_range(rate) for rate in rates):
+            raise ValueError(f"{folder / exported.RECORD}: fps {rates} must be a list of {fps_range()}")
+        return rates
     return list(((read_config(folder).get("data") or {}).get("init_args") or {}).get("fps") or [])
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """How an exported model was trained, as far as it says so.
+
+    Raises:
+        ValueError: Its record is not one.
+    """
+    file = folder / exported.RECORD
+    if not file.is_file():
+        return {}
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{file} is no record of a training")
+    return record
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:

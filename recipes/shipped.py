@@ -33,8 +33,11 @@ def shipped_recipes(overlays: bool = True) -> dict[str, Path]:
 
 
 def find_config(folder: Path) -> Path | None:
-    """The config of a run folder, or of an exported model, if there is one."""
-    return next((file for file in (folder / CONFIG, folder / EXPORTED_CONFIG) if file.is_file()), None)
+    """The config of a run folder, or of an exported model, if there is one.
+
+    That of an exported model comes first: of a model from the Hub it is the one that was found to be safe.
+    """
+    return next((file for file in (folder / EXPORTED_CONFIG, folder / CONFIG) if file.is_file()), None)
 
 
 def find_recipe(name: str) -> Path:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -36,6 +37,9 @@ class Text(Conditioner):
         width: Width of the encoder's hidden states; None: read from its files, which a trainable one always is. With
             it, the files are first read for the first caption, so a model can be planned (``recipe check``) or trained
             on embeddings where they cannot be reached.
+
+    Code that lies beside an encoder is never run. Weights are read from safetensors where it has them, else from torch's
+    files, of which nothing but tensors is taken (``weights_only``).
 
     Where the data brings embeddings (`Prompt.embeddings`), they are taken in place of what a frozen encoder would say.
 
@@ -132,10 +136,11 @@ class Pretrained:
         from transformers.models.auto.modeling_auto import MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES
 
         with self._explain():
-            config = AutoConfig.from_pretrained(self.name).get_text_config()  # CLIP: the text half
+            config = AutoConfig.from_pretrained(self.name, trust_remote_code=False)
+            config = config.get_text_config()  # CLIP: the text half
             if config.model_type not in MODEL_FOR_TEXT_ENCODING_MAPPING_NAMES:
                 raise ValueError(f"it is a {config.model_type!r} model, which is no text encoder")
-            return config, AutoTokenizer.from_pretrained(self.name)
+            return config, AutoTokenizer.from_pretrained(self.name, trust_remote_code=False)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Pretrained:
         return self
@@ -177,7 +182,12 @@ class Pretrained:
             # Forked: it draws random numbers for missing weights, and a run must not depend on when it loads.
             with self._explain(), _only_errors("transformers"), torch.random.fork_rng(devices=[]):
                 encoder, report = AutoModelForTextEncoding.from_pretrained(
-                    self.name, config=self.config, dtype=self.dtype, output_loading_info=True
+                    self.name,
+                    config=self.config,
+                    dtype=self.dtype,
+                    output_loading_info=True,
+                    trust_remote_code=False,
+                    weights_only=True,  # of encoders without safetensors, as t5-11b: of a pickle, tensors alone
                 )
                 missing = sorted(key for key in report["missing_keys"] if not key.startswith("pooler."))
                 if missing:
@@ -191,9 +201,16 @@ class Pretrained:
         """Turn what reading raises into one message that says what to do."""
         try:
             yield
+        except UnpicklingError as error:
+            raise ValueError(
+                f"text encoder {self.name!r} can't be read: its weights are a pickle that holds more than tensors\n"
+                "Fix: name an encoder with weights in safetensors"
+            ) from error
         except (OSError, ValueError, ImportError) as error:
             cause = str(error).strip().partition("\n")[0]
-            if os.path.isdir(self.name):
+            if "custom code" in cause:
+                fix = "code of text encoders is never run: name one of a kind that transformers has"
+            elif os.path.isdir(self.name):
                 fix = "the folder must hold config.json, model.safetensors and the tokenizer, as save_pretrained writes"
             elif self.name.startswith((".", os.sep)) or self.name.count("/") > 1:
                 cause, fix = "there is no such folder", "give a folder, or an id on huggingface.co"

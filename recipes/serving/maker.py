@@ -23,7 +23,7 @@ from ..run import (
 from ..sampling import with_sampling
 from ..shipped import PRETRAINED
 from ..source import Source
-from ..stages import num_evaluations
+from ..stages import Stages, num_evaluations
 from .first_frame import begin_with
 from .jobs import Report
 from .request import Request
@@ -42,7 +42,7 @@ class VideoMaker:
         settings: Others than those of the run's config, as ``--model.sampler=DDIM``.
 
     Raises:
-        UserError: There is no such run, or it cannot be sampled with these settings.
+        UserError: There is no such run, it cannot be sampled with these settings, or it is an upsampler.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class VideoMaker:
         self.folder = find_run(run)
         self.weights = checkpoint or find_weights(self.folder)
         self._model = load_model(self.folder, self.weights, device=device, settings=settings)
+        Stages([self._model])  # refuses what does not make videos of texts alone
         self._section = model_section(self.folder, settings=settings)
         kind = self._model.device.type
         self._precision = machine_precision(kind) if precision == "auto" else precision

@@ -81,6 +81,12 @@ def cascade(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def upsampler(cascade):
+    """The run of an upsampler after a step, from 8x8 to 16x16 pixels."""
+    return cascade / "runs/shapes_upsampler/latest"
+
+
 @pytest.fixture
 def work(trained, monkeypatch):
     """That folder, as the current one."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, hf_hub_download
 from huggingface_hub import constants as hub_constants
 from PIL import Image
 from safetensors import safe_open
@@ -124,7 +124,7 @@ def test_the_config_is_strict_json(out):
 def test_the_record_says_how_it_was_trained(work, out):
     record = json.loads((out / "record.json").read_text())
     assert (record["steps"], record["clips"]) == (20, 80)
-    assert record["data"]["video"] == {"samples": 24, "held_out": 2}
+    assert record["data"]["video"] == {"samples": 24, "held_out": 2} and record["fps"] == [4, 8]
     assert record["half_life"] == 100 and record["device"] == "1 x cpu" and record["seconds"] >= 0
     assert record["versions"]["torch"] == torch.__version__
 
@@ -190,6 +190,18 @@ def test_an_average_of_ones_choice_and_prompts_of_ones_own(work, tmp_path):
     card = (tmp_path / "out/README.md").read_text()
     assert "| a \\| pipe (0) | another (0) | a \\| pipe (1) | another (1) |" in card
     assert "license" not in card
+    assert "device" in card and not any(row in card for row in ("| steps |", "| clips seen |", "| time |", "half-life"))
+
+
+def test_the_record_is_that_of_the_checkpoint(work, tmp_path):
+    checkpoint = torch.load("runs/demo/latest/checkpoints/last.ckpt", weights_only=True)
+    checkpoint["global_step"] = 7
+    checkpoint["callbacks"]["Record"]["clips"] = 28
+    torch.save(checkpoint, tmp_path / "step=7.ckpt")
+    words = ["--checkpoint", tmp_path / "step=7.ckpt", "--samples", 0]
+    assert call("export", "runs/demo", tmp_path / "out", *words).code == 0
+    record = json.loads((tmp_path / "out/record.json").read_text())
+    assert (record["steps"], record["clips"]) == (7, 28)
 
 
 def test_an_exported_model_can_be_exported(work, out, tmp_path):
@@ -197,6 +209,36 @@ def test_an_exported_model_can_be_exported(work, out, tmp_path):
     assert result.code == 0, result.err
     for name in ("config.json", "record.json", "model.safetensors"):
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_a_model_of_the_hub_is_exported_with_its_record(hub, pushed, tmp_path):
+    result = call("export", "user/tiny", tmp_path / "again", "--samples", 0)
+    assert result.code == 0, result.err
+    assert (tmp_path / "again/record.json").read_bytes() == pushed.files["record.json"]
+    del pushed.files["record.json"]  # another commit
+    assert call("export", "user/tiny", tmp_path / "without", "--samples", 0).code == 0
+    assert json.loads((tmp_path / "without/record.json").read_text()) == {}
+
+
+def test_a_long_video_is_that_of_the_run(work, hub, pushed, out, tmp_path):
+    """It climbs the frame rates of the training, wherever the model lies."""
+    words = [PROMPT, "-n", 1, "--steps", 1, "--duration", 1, "--fps", 8]
+    files = []
+    for name, run in {"run": "runs/demo/latest", "folder": out, "hub": "user/tiny"}.items():
+        result = call("sample", run, *words, "-o", tmp_path / name)
+        assert result.code == 0, result.err
+        (line,) = map(json.loads, (tmp_path / name / "meta.jsonl").read_text().splitlines())
+        assert line["rates"] == [4.0, 8.0]
+        files.append((tmp_path / name / line["file"]).read_bytes())
+    assert files[0] == files[1] == files[2]
+
+
+@pytest.mark.parametrize("record", ["{", "[]", '{"fps": 8}', '{"fps": [0]}', '{"fps": ["8"]}'])
+def test_a_record_that_is_none_is_told(out, tmp_path, record):
+    shutil.copytree(out, tmp_path / "model")
+    (tmp_path / "model/record.json").write_text(record)
+    result = call("sample", tmp_path / "model", PROMPT, "--duration", 1, "-o", tmp_path / "samples")
+    assert result.code == 2 and "record.json" in result.err and "Traceback" not in result.err
 
 
 def test_whatever_takes_a_run_takes_it(work, out, tmp_path):
@@ -296,7 +338,7 @@ def test_push_and_load_from_the_hub(work, hub, out, tmp_path, monkeypatch):
     own = videos_of(load_model("runs/demo"))
     assert torch.equal(own, videos_of(load("user/tiny")))
     fetched = {name for name in repo.files if f"GET /user/tiny/resolve/{repo.commit}/{name}" in hub.asked}
-    assert fetched <= {"config.json", "model.safetensors"}  # and no card or samples
+    assert fetched <= {"config.json", "record.json", "model.safetensors"}  # and no card or samples
     result = call("sample", "user/tiny", PROMPT, "-n", 1, "--steps", 1)
     assert result.code == 0, result.err
     assert list((work / "samples").glob("*/grid.gif"))  # not in the cache of the Hub
@@ -401,15 +443,27 @@ class Evil(Heun):
 """
 
 
+def evil_config(pushed):
+    config = json.loads(pushed.files["config.json"])
+    config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
+    return config
+
+
 def test_code_of_others_is_not_run(hub, pushed, out, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "evil_sampler.py").write_text(EVIL)
-    config = json.loads(pushed.files["config.json"])
-    config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
-    pushed.files["config.json"] = json.dumps(config).encode()
+    pushed.files["config.json"] = json.dumps(evil_config(pushed)).encode()
     result = call("sample", "user/tiny", "x", "-n", 1)
     assert result.code == 2, result.err
     assert "evil_sampler.Evil" in result.err and "--trust" in result.err and "Traceback" not in result.err
+    for words in (
+        "export user/tiny new",
+        "fit -c demo --smoke --init_from user/tiny",
+        "report user/tiny",
+        "ema user/tiny --std 0.1",
+    ):
+        result = call(*words.split())
+        assert result.code == 2 and "evil_sampler.Evil" in result.err and "--local-dir" in result.err, words
     assert not (tmp_path / "imported").exists()
     assert not any("safetensors" in asked for asked in hub.asked)
     with pytest.raises(ValueError, match=r"evil_sampler\.Evil"):
@@ -418,6 +472,40 @@ def test_code_of_others_is_not_run(hub, pushed, out, tmp_path, monkeypatch):
     assert result.code == 0, result.err
     assert (tmp_path / "built").exists()
     assert find_run("user/tiny", trust=True).name == pushed.commit
+
+
+def test_no_config_but_the_one_that_was_looked_at_is_built(hub, pushed, tmp_path, monkeypatch):
+    """Also where all files of the model are here, as ``hf download`` leaves them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil_sampler.py").write_text(EVIL)
+    pushed.files["config.yaml"] = yaml.safe_dump(evil_config(pushed)).encode()
+    for file in pushed.files:
+        hf_hub_download("user/tiny", file)
+    result = call("sample", "user/tiny", "x", "-n", 1, "--steps", 1)
+    assert result.code == 0, result.err
+    assert not (tmp_path / "imported").exists()
+
+
+def test_code_of_others_is_served_if_it_is_trusted(hub, pushed, tmp_path, monkeypatch):
+    pytest.importorskip("gradio", reason="no Gradio: CONTRIBUTING.md says how to have it")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "evil_sampler.py").write_text(EVIL)
+    pushed.files["config.json"] = json.dumps(evil_config(pushed)).encode()
+    result = call("serve", "user/tiny")
+    assert result.code == 2 and "evil_sampler.Evil" in result.err and not (tmp_path / "built").exists()
+    result = call("serve", "user/tiny", "--trust", "-o", ".")
+    assert result.code == 2 and "holds other files" in result.err  # the model is there, and no page
+    assert (tmp_path / "built").exists()
+
+
+def test_weights_alone_are_taken_of_what_is_not_trusted(work, hub, pushed, tmp_path, monkeypatch):
+    """``validate --ckpt_path`` builds the model of its own recipe."""
+    (tmp_path / "evil_sampler.py").write_text(EVIL.replace('"imported"', repr(str(tmp_path / "imported"))))
+    monkeypatch.syspath_prepend(tmp_path)
+    pushed.files["config.json"] = json.dumps(evil_config(pushed)).encode()
+    result = call("validate", "-c", "runs/demo/latest", "--ckpt_path", "user/tiny")
+    assert result.code == 0, result.err
+    assert not (tmp_path / "imported").exists()
 
 
 def test_the_page_works(trained, hub, tmp_path, monkeypatch):

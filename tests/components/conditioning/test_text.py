@@ -1,11 +1,13 @@
 import copy
 import importlib.util
+import json
 import logging
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer, CLIPModel, GPT2Config, T5Config, T5ForConditionalGeneration
 
 from snapvideo.components.conditioning import Text
@@ -66,6 +68,67 @@ def test_null_is_independent_of_the_text_and_learned(encoders):
     assert torch.equal(one.tokens[0, 0], text.null.token)
     one.tokens[one.mask].square().sum().backward()
     assert text.null.token.grad.abs().sum() > 0
+
+
+CODE = """
+open({mark!r}, "w")
+from transformers import ByT5Tokenizer, T5Config
+class Config(T5Config):
+    model_type = "of_others"
+class Tokenizer(ByT5Tokenizer):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "words"),
+    [
+        (
+            "config.json",
+            {"model_type": "of_others", "auto_map": {"AutoConfig": "others.Config"}},
+            "code of text encoders is never run",
+        ),
+        (
+            "tokenizer_config.json",
+            {"tokenizer_class": "Tokenizer", "auto_map": {"AutoTokenizer": ["others.Tokenizer", None]}},
+            "can't be read",
+        ),
+    ],
+)
+def test_code_beside_an_encoder_is_never_run(encoders, tmp_path, monkeypatch, file, changes, words):
+    """And nobody is asked whether it may."""
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoders["t5"], folder)
+    (folder / "others.py").write_text(CODE.format(mark=str(tmp_path / "run")))
+    content = json.loads((folder / file).read_text())
+    (folder / file).write_text(json.dumps(content | changes))
+    with pytest.raises(ValueError, match=words):
+        read(Text(DIM, str(folder)), ["a"])
+    assert not (tmp_path / "run").exists()
+
+
+class Touch:
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return open, (self.file, "w")
+
+
+def test_of_a_pickle_tensors_alone_are_taken(encoders, tmp_path):
+    folder = tmp_path / "encoder"
+    shutil.copytree(encoders["t5"], folder)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    expected, found = (read(Text(DIM, str(name), width=WIDTH), ["a"]) for name in (encoders["t5"], folder))
+    assert found.tokens.shape == expected.tokens.shape
+    torch.save(weights | {"more": Touch(str(tmp_path / "run"))}, folder / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="more than tensors"):
+        read(Text(DIM, str(folder), width=WIDTH), ["a"])
+    assert not (tmp_path / "run").exists()
 
 
 def test_embeddings_of_the_data_replace_the_encoder(encoders):

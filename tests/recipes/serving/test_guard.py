@@ -58,7 +58,47 @@ def test_files_of_other_hosts_are_not_fetched(path):
 
 
 @pytest.mark.parametrize(
-    ("length", "status"), [({"content_length": "100"}, 200), ({"content_length": "101"}, 413), ({}, 411)]
+    ("length", "status"),
+    [
+        ({"content_length": "100"}, 200),
+        ({"content_length": "101"}, 413),
+        ({}, 411),
+        ({"content_length": "3", "transfer_encoding": "chunked"}, 411),
+    ],
 )
 def test_long_requests_are_refused_before_they_are_read(length, status):
     assert ask(LOOPBACK, "POST", host="localhost", **length)[0] == status
+
+
+def test_chunks_do_not_pass_by_the_length_of_a_request():
+    """In a real server: h11 reads the chunks, and not the three bytes that the request claims."""
+    uvicorn = pytest.importorskip("uvicorn", reason="the page needs Gradio, which brings uvicorn")
+    read = []
+
+    async def read_all(scope, receive, send):
+        more = True
+        while more:
+            message = await receive()
+            read.append(message.get("body", b""))
+            more = message.get("more_body", False)
+        await answer_yes(scope, receive, send)
+
+    async def ask_in_chunks():
+        guard = Guard(read_all, LOOPBACK, max_body=100)
+        config = uvicorn.Config(guard, port=0, http="h11", lifespan="off", log_level="critical")
+        server = uvicorn.Server(config)
+        serving = asyncio.create_task(server.serve())
+        while not server.started:
+            await asyncio.sleep(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        lines = "POST / HTTP/1.1", "Host: localhost", "Content-Length: 3", "Transfer-Encoding: chunked", "", ""
+        writer.write("\r\n".join(lines).encode() + b"3e8\r\n" + b"x" * 1000 + b"\r\n0\r\n\r\n")
+        answer = await reader.readline()
+        writer.close()
+        server.should_exit = True
+        await serving
+        return answer
+
+    answer = asyncio.run(ask_in_chunks())
+    assert b" 411 " in answer and sum(map(len, read)) == 0

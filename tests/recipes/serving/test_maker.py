@@ -77,6 +77,11 @@ def test_what_a_sampler_refuses_is_a_users_error(work):
         maker.make(Request(PROMPT, 0, 0, 1.0, 8.0), ignore)
 
 
+def test_an_upsampler_is_refused_at_the_start(upsampler):
+    with pytest.raises(UserError, match="enlarges videos"):
+        VideoMaker(upsampler, device="cpu")
+
+
 def test_a_video_begins_with_the_first_frame(maker):
     frame = torch.randint(0, 256, (3, *list(maker.shape)[2:]), dtype=torch.uint8)
     told = []

@@ -14,6 +14,11 @@ def test_without_gradio_one_line_says_what_to_install(monkeypatch):
     assert "pip install 'snapvideo[serve]'" in result.err and result.err.count("\n") == 1
 
 
+def test_help_names_all_that_can_be_served():
+    words = " ".join(call("serve", "--help").out.split())
+    assert "exported model" in words and "USER/NAME on the Hub" in words
+
+
 def test_help_is_quick_and_names_what_opens_it_to_others():
     code = (
         "import sys; from snapvideo.recipes.cli import main; main(['serve', '--help']); print('torch' in sys.modules)"
