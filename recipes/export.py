@@ -126,8 +126,8 @@ def record_of(run: Path, weights: Path) -> dict[str, Any]:
             how many steps it was: the record leaves out what is of the run's own weights.
     """
     if is_exported(run):
-        record = read_record(run)
-        return record if weights == run / WEIGHTS else {name: record[name] for name in record if name not in OF_WEIGHTS}
+        known = read_record(run)
+        return known if weights == run / WEIGHTS else {name: known[name] for name in known if name not in OF_WEIGHTS}
     record: dict[str, Any] = {}
     if weights.suffix != ".safetensors":
         state = read_checkpoint(weights)

@@ -22,7 +22,7 @@ COUNTS = {"-n": "num", "--batch-size": "batch_size", "--devices": "devices", "--
 
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add those of prompts, of where to write and of the machine."""
-    what = "file with a prompt per line; .jsonl: an object per line, with prompt and maybe seed, fps, name"
+    what = "a file: a prompt, or in .jsonl an object, per line"
     parser.add_argument("--prompts", dest="file", type=Path, metavar="FILE", help=what)
     parser.add_argument("--seed", type=int, default=0, help="seed of the first video; the next have the next (0)")
     parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")

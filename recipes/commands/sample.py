@@ -121,19 +121,20 @@ def _make(maker: Maker, videos: VideoFolder, options: argparse.Namespace, column
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="snapvideo sample",
+        usage="snapvideo sample RUN [RUN ...] PROMPT [PROMPT ...] [--OPTION ...]",
         description="Make videos of texts.",
         epilog=f"{OPTIONS} can be others than in training, of all runs: --model.sampler DDIM --model.sampler.eta 0.5",
         allow_abbrev=False,
     )
     what = "run folder, as runs/demo/latest, exported model, shipped one, as demo, or USER/NAME on the Hub"
     parser.add_argument("run", metavar="RUN", help=what)
-    what = "what the video shows; before it, runs of upsamplers, which enlarge what the run before them makes"
+    what = "what the video shows; runs before it enlarge videos"
     parser.add_argument("prompts", metavar="[RUN ...] PROMPT", nargs="*", help=what)
     parser.add_argument("-n", dest="num", type=int, default=4, metavar="N", help="videos of each prompt (4)")
-    what = "steps of the sampler: more are better and slower; of each run, as 64,16"
+    what = "steps of the sampler; of each run, as 64,16"
     parser.add_argument("--steps", metavar="N[,N]", help=what)
     parser.add_argument("--guidance", metavar="S[,S]", help="pull towards the prompt; 1: none; of each run, as 4,1")
-    what = "noise on what each upsampler enlarges, 0 to 1 (0.1): more mends more and keeps less"
+    what = "noise on what upsamplers enlarge, 0 to 1 (0.1)"
     parser.add_argument("--aug-level", metavar="A[,A]", help=what)
     add_common(parser)
     _add_length(parser)
@@ -146,9 +147,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_length(parser: argparse.ArgumentParser) -> None:
     """Add the options of longer videos and of given frames."""
     parser.add_argument("--duration", type=float, metavar="SECONDS", help="length; longer ones are made in windows")
-    what = "frame rates that the video is made at, one after the other, as 4,8,24; the last is its own"
+    what = "rising frame rates it is made at, as 4,8,24"
     parser.add_argument("--rates", metavar="FPS,...", help=what)
-    what = "frames that a window goes on from; the paper's is 1, more join better (half a window)"
+    what = "frames that windows share (half a window)"
     parser.add_argument("--overlap", type=int, metavar="N", help=what)
     given = parser.add_mutually_exclusive_group()
     given.add_argument("--first-frame", type=Path, metavar="IMAGE", help="an image that the video begins with")
