@@ -43,7 +43,7 @@ def _refuse(names: list[str]) -> None:
         raise ValueError(
             f"its config names {', '.join(names)}, which is neither of snapvideo nor an optimizer of torch: to build "
             "it would run code of others. If you trust whoever wrote it: `snapvideo sample` and `serve` take --trust, "
-            "Python's load takes trust=True; for all else fetch it, `hf download USER/NAME --local-dir DIR`, and name DIR"
+            "Python's load trust=True; for all else fetch it, `hf download USER/NAME --local-dir DIR`, and name DIR"
         )
 
 
