@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from ..components import Text, VideoDiffusion
+from ..components import LowResolution, Text, VideoDiffusion
 from ..components.weights import Stored
 
 COLUMNS = 4
@@ -21,6 +21,12 @@ FOREIGN = """\
 It is made of {names}, too, which is not of snapvideo: that code has to be there, where Python finds it, and with
 `--trust` (in Python `trust=True`) you say that it may be run."""
 
+BASE = "A text-to-video diffusion model: {size}. It was trained and is run with snapvideo."
+
+UPSAMPLER = """\
+An upsampler of text-to-video diffusion: {size}. It enlarges the videos that a first stage, `BASE_RUN` below, makes of
+texts, and knows the texts, too. It was trained and is run with snapvideo."""
+
 LIMITS = "It knows what its training data shows, and little else. No measure of quality was taken here."
 
 USE = """\
@@ -29,20 +35,20 @@ USE = """\
 With snapvideo installed:
 
 ```console
-$ snapvideo sample {name} "{prompt}"
+$ snapvideo sample {runs} "{prompt}"
 ```
 
 In Python:
 
 ```python
 import torch
-from snapvideo.components import load
+from snapvideo.components import {imports}
 from snapvideo.components.interfaces import Prompt
 from snapvideo.components.media import to_uint8, write_mp4
 
-model = load("{name}")
+model = {model}
 prompt = Prompt(["{prompt}"], torch.tensor([{fps}]), torch.tensor([[{height}.0, {width}.0]]))
-video = model.sample(prompt, seeds=[0])  # [1, {channels}, {num_frames}, {height}, {width}], values in [-1, 1]
+video = model.sample(prompt, seeds=[0]){last}  # [1, {channels}, {num_frames}, {height}, {width}], values in [-1, 1]
 write_mp4("video.mp4", to_uint8(video)[0], fps={fps})
 ```
 
@@ -92,8 +98,14 @@ def card(model: VideoDiffusion, about: About) -> str:
     shape = model.shape
     size = f"{shape.num_frames} frames of {shape.height}x{shape.width} pixels (height x width)"
     prompt = about.samples[0].caption if about.samples else "a text"
+    enlarges = model.conditioner.video_channels > 0
     usage = USE.format(
-        name=about.name,
+        runs=f"BASE_RUN {about.name}" if enlarges else about.name,
+        imports="Cascade, load" if enlarges else "load",
+        model=f'Cascade([load("BASE_RUN"), load("{about.name}")], levels=[0.1])'
+        if enlarges
+        else f'load("{about.name}")',
+        last="[-1]" if enlarges else "",
         prompt=prompt.replace("\\", "\\\\").replace('"', '\\"'),
         fps=float(about.fps),
         channels=shape.channels,
@@ -102,9 +114,9 @@ def card(model: VideoDiffusion, about: About) -> str:
         width=shape.width,
     )
     parts = [
-        f"---\n{yaml.safe_dump(_metadata(about), sort_keys=False)}---",
+        f"---\n{yaml.safe_dump(_metadata(about, enlarges), sort_keys=False)}---",
         f"# {about.name.rpartition('/')[2]}",
-        f"A text-to-video diffusion model: {size}. It was trained and is run with snapvideo.",
+        (UPSAMPLER if enlarges else BASE).format(size=size),
         *_samples(about.samples, model),
         usage,
         *([FOREIGN.format(names=", ".join(f"`{name}`" for name in about.foreign))] if about.foreign else []),
@@ -116,7 +128,7 @@ def card(model: VideoDiffusion, about: About) -> str:
         parts += ["## Training", _table(training)]
     parts += [
         "## Limits",
-        "It knows what its training data shows, and little else. No measure of quality was taken here.",
+        LIMITS,
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -145,13 +157,14 @@ def encoders_in_words(model: VideoDiffusion) -> list[str]:
     return sentences
 
 
-def _metadata(about: About) -> dict[str, Any]:
+def _metadata(about: About, enlarges: bool) -> dict[str, Any]:
     """What the Hub reads: the front matter."""
+    task = "video-to-video" if enlarges else "text-to-video"
     license = {"license": about.license} if about.license else {}
     return license | {
         "library_name": "snapvideo",
-        "pipeline_tag": "text-to-video",
-        "tags": ["text-to-video", "diffusion", "snap-video"],
+        "pipeline_tag": task,
+        "tags": [task, "diffusion", "snap-video"],
     }
 
 
@@ -174,11 +187,13 @@ def _samples(samples: Sequence[Sample], model: VideoDiffusion) -> list[str]:
 
 
 def _architecture(model: VideoDiffusion, about: About) -> dict[str, str]:
+    lows = [part.size for part in model.modules() if isinstance(part, LowResolution)]
     conditioner = getattr(model.conditioner, "parts", [model.conditioner])
     return {
         "backbone": f"`{type(model.backbone).__name__}`",
         "framework": f"`{type(model.framework).__name__}`",
         "conditioning": ", ".join(f"`{type(part).__name__}`" for part in conditioner),
+        **({"enlarges": f"videos of {lows[0][0]}x{lows[0][1]} pixels"} if lows else {}),
         "parameters": f"{sum(parameter.numel() for parameter in model.parameters()) / 1e6:,.1f}M",
         "stored as": about.stored,
     }

@@ -81,6 +81,16 @@ def _sampling(run: Path) -> dict[str, Any]:
     return (read_config(run).get("sampling") or {}).get("init_args") or {}
 
 
+def is_upsampler(run: Path) -> bool:
+    """Whether the model of a run enlarges videos, so that it has no samples by itself.
+
+    Raises:
+        UserError: Its config is wrong.
+    """
+    with torch.device("meta"):
+        return build_model(read_config(run)["model"]).conditioner.video_channels > 0
+
+
 def export(run: Path, out: Path, settings: Settings, checkpoint: Path | None = None) -> VideoDiffusion:
     """Write a folder that `load` reads; it is whole or not there.
 
@@ -126,8 +136,13 @@ def record_of(run: Path, weights: Path) -> dict[str, Any]:
             how many steps it was: the record leaves out what is of the run's own weights.
     """
     if is_exported(run):
+<<<<<<< HEAD
         known = read_record(run)
         return known if weights == run / WEIGHTS else {name: known[name] for name in known if name not in OF_WEIGHTS}
+=======
+        whole = read_record(run)
+        return whole if weights == run / WEIGHTS else {name: whole[name] for name in whole if name not in OF_WEIGHTS}
+>>>>>>> fix6a
     record: dict[str, Any] = {}
     if weights.suffix != ".safetensors":
         state = read_checkpoint(weights)

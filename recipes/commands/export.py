@@ -20,19 +20,23 @@ def run(verb: str, argv: list[str]) -> None:
     from ...components.hub import HUB_ID, make_place, push
     from ...components.weights import WEIGHTS
     from ..card import encoders, is_local
-    from ..export import Settings, export, prompts_of
+    from ..export import Settings, export, is_upsampler, prompts_of
     from ..run import find_run
 
     if options.push and not HUB_ID.fullmatch(options.push):
         raise UserError(f"--push {options.push}: it must be USER/NAME, as the Hub names models")
     run = find_run(options.run)
     prompts = [wish.prompt for wish in read_wishes(options.prompts)] if options.prompts else prompts_of(run)
-    if options.samples and not prompts:
+    enlarges = is_upsampler(run)
+    if enlarges and options.samples:
+        raise UserError(f"--samples {options.samples}: an upsampler makes none without a first stage; leave it out")
+    samples = 0 if enlarges else 4 if options.samples is None else options.samples
+    if samples and not prompts:
         raise UserError(f"{options.run} has no prompts to sample: give --prompts FILE, or --samples 0 for none")
     if options.push:
         make_place(options.push, options.private)  # before the work, so that what is not allowed is known now
     name = options.push or options.out.resolve().name
-    settings = Settings(name, options.license, options.dtype, prompts, options.samples, options.device)
+    settings = Settings(name, options.license, options.dtype, prompts, samples, options.device)
     model = export(run, options.out, settings, options.checkpoint)
     near = os.path.relpath(options.out) if options.out.absolute().is_relative_to(Path.cwd()) else str(options.out)
     size = (options.out / WEIGHTS).stat().st_size / 1e6
@@ -47,12 +51,13 @@ def run(verb: str, argv: list[str]) -> None:
             again = shlex.join(["hf", "upload", options.push, near])
             raise UserError(f"{error}\nwhat was exported is there; to try again: {again}") from error
     prompt = next(iter(prompts), "a text")
-    print(f"sample:   {shlex.join(['snapvideo', 'sample', options.push or near, prompt])}")
+    base = ["BASE_RUN"] if enlarges else []
+    print(f"sample:   {shlex.join(['snapvideo', 'sample', *base, options.push or near, prompt])}")
 
 
 def _refuse(options: argparse.Namespace) -> None:
     """Refuse what would fail later, when a place on the Hub is made already."""
-    if options.samples < 0:
+    if options.samples is not None and options.samples < 0:
         raise UserError(f"--samples {options.samples}: it must be at least 0")
     if options.private and not options.push:
         raise UserError("--private is of the Hub: give --push USER/NAME, too")
@@ -80,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--prompts", type=Path, metavar="FILE", help="what samples show, a line each; default: the run's"
     )
-    parser.add_argument("--samples", type=int, default=4, metavar="N", help="samples on the card; 0: none (4)")
+    parser.add_argument(
+        "--samples", type=int, metavar="N", help="samples on the card; 0: none (4; of an upsampler none)"
+    )
     parser.add_argument("--device", default="auto", help="where they are made: cpu, cuda, mps (the fastest there is)")
     parser.add_argument("--push", metavar="USER/NAME", help="put it on the Hugging Face Hub, too")
     parser.add_argument("--private", action="store_true", help="what is new there is seen by you alone")

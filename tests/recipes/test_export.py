@@ -154,6 +154,28 @@ def test_the_samples_of_the_card_are_those_of_the_model(work, out, tmp_path):
     assert gif.read_bytes() == (out / "samples/00.gif").read_bytes()
 
 
+def test_the_card_of_an_upsampler_shows_a_cascade(upsampler, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = ["--model.backbone.shape.height=8", "--model.backbone.shape.width=8", "--ema=null", "--sampling=null"]
+    few = ["--trainer.max_steps=1", "--trainer.limit_val_batches=0", "--data.holdout=0"]
+    assert call("fit", "-c", "demo", "--smoke", *few, *small).code == 0
+    result = call("export", upsampler, "up")
+    assert result.code == 0, result.err
+    assert "sample:   snapvideo sample BASE_RUN up " in result.out
+    card = (tmp_path / "up/README.md").read_text()
+    assert ModelCard(card).data.pipeline_tag == "video-to-video"
+    assert "An upsampler of text-to-video diffusion: 4 frames of 16x16" in card and "videos of 8x8 pixels" in card
+    for command in re.findall(r"^\$ snapvideo (.*)$", card, re.MULTILINE):
+        result = call(*shlex.split(command.replace("BASE_RUN", "runs/demo/latest")), "-n", 1, "--steps", 1)
+        assert result.code == 0, (command, result.err)
+    assert call("export", "runs/demo/latest", "base", "--samples", 0).code == 0
+    (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
+    exec(code.replace("BASE_RUN", "base"), {})
+    assert (tmp_path / "video.mp4").stat().st_size > 0
+    result = call("export", upsampler, "other", "--samples", 2)
+    assert result.code == 2 and "--samples 2: an upsampler makes none without a first stage" in result.err
+
+
 def test_the_code_on_the_card_works(work, out, tmp_path, monkeypatch):
     (code,) = re.findall(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
     monkeypatch.chdir(tmp_path)
@@ -444,6 +466,7 @@ class Evil(Heun):
 
 
 def evil_config(pushed):
+    sys.modules.pop("evil_sampler", None)  # of another test
     config = json.loads(pushed.files["config.json"])
     config["model"]["init_args"]["sampler"] = {"class_path": "evil_sampler.Evil", "init_args": {"num_steps": 1}}
     return config
