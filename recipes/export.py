@@ -136,13 +136,8 @@ def record_of(run: Path, weights: Path) -> dict[str, Any]:
             how many steps it was: the record leaves out what is of the run's own weights.
     """
     if is_exported(run):
-<<<<<<< HEAD
         known = read_record(run)
         return known if weights == run / WEIGHTS else {name: known[name] for name in known if name not in OF_WEIGHTS}
-=======
-        whole = read_record(run)
-        return whole if weights == run / WEIGHTS else {name: whole[name] for name in whole if name not in OF_WEIGHTS}
->>>>>>> fix6a
     record: dict[str, Any] = {}
     if weights.suffix != ".safetensors":
         state = read_checkpoint(weights)

@@ -38,11 +38,7 @@ class Text(Conditioner):
             it, the files are first read for the first caption, so a model can be planned (``recipe check``) or trained
             on embeddings where they cannot be reached.
 
-<<<<<<< HEAD
     Code that lies beside an encoder is never run. Weights are read from safetensors where there are any, else from
-=======
-    Code that lies beside an encoder is never run. Weights are read from safetensors where it has them, else from
->>>>>>> fix6a
     torch's files, of which nothing but tensors is taken (``weights_only``).
 
     Where the data brings embeddings (`Prompt.embeddings`), they are taken in place of what a frozen encoder would say.
