@@ -193,11 +193,13 @@ def build_part(kind: type[Part], section: dict[str, Any]) -> Part:
 
 @contextmanager
 def _explained(kind: type) -> Iterator[None]:
-    """Errors of parsing in words that fit the screen."""
+    """Errors of parsing, and what constructors refuse, in words that fit the screen."""
     try:
         yield
     except (building.ParsingError, argparse.ArgumentError) as error:
         raise UserError(explain(str(error), {section_name(kind): kind})) from error
+    except building.Refusal as error:
+        raise UserError(str(error)) from error
 
 
 def read_config(folder: Path) -> dict[str, Any]:
