@@ -31,6 +31,7 @@ nb_execution_raise_on_error = True
 copybutton_prompt_text = "$ "
 
 autodoc_member_order = "bysource"
+autodoc_default_options = {"ignore-module-all": True}  # a class is documented where it is written
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 napoleon_google_docstring = True
