@@ -167,7 +167,7 @@ class EnlargedVideo(nn.Module):
         channels: Channels of the prediction.
     """
 
-    GAIN = 16.0
+    GAIN = 48.0
     """As `MeanVideo.GAIN`: the prediction is a multiple of the video, 4 times at a sigma_data of 0.25."""
 
     def __init__(self, condition_channels: int, channels: int) -> None:
