@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from snapvideo.components.trust import refuse_foreign
+from snapvideo.components.trust import foreign_names, refuse_foreign
 from snapvideo.recipes.shipped import find_recipe, shipped_recipes
 from snapvideo.recipes.training import read_settings
 
@@ -69,13 +69,15 @@ def test_a_config_within_a_text_or_a_file_does_not_pass(text, tmp_path, monkeypa
 
 
 def test_what_is_ours_passes():
-    refuse_foreign(SECTION)
-    refuse_foreign(changed(("optimizer",), {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}))
-    refuse_foreign(
-        changed(("scheduler",), {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}})
-    )
+    optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}}
+    scheduler = {"class_path": "torch.optim.lr_scheduler.StepLR", "init_args": {"step_size": 1}}
+    for section in (SECTION, changed(("optimizer",), optimizer), changed(("scheduler",), scheduler)):
+        refuse_foreign(section)
+        assert foreign_names(section) == []
 
 
 @pytest.mark.parametrize("name", [*shipped_recipes(overlays=False)])
 def test_every_recipe_passes(name):
-    refuse_foreign(read_settings([find_recipe(name)])["model"])
+    section = read_settings([find_recipe(name)])["model"]
+    refuse_foreign(section)
+    assert foreign_names(section) == []
