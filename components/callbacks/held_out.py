@@ -26,14 +26,15 @@ def held_out_videos(trainer: Trainer, module: Any, count: int) -> VideoBatch:  #
     """
     data: Any = getattr(trainer, "datamodule", None)
     found: list[VideoBatch] = []
+    left = count
     for raw in [] if data is None else data.val_dataloader():
         batch = trainer.strategy.batch_to_device(raw, dataloader_idx=0)
         if batch.shape == module.shape:
-            left = count - sum(map(len, found))
             found.append(batch[torch.arange(min(left, len(batch) - batch.num_images))])
-        if sum(map(len, found)) == count:
+            left -= len(found[-1])
+        if not left:
             break
-    if not sum(map(len, found)):
+    if left == count:
         raise ValueError(
             "sampling.prompts is null, and no videos are held out to sample: set data.holdout above 0 where there are "
             "videos, or --sampling null for no samples"
