@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ def load(source: str | Path, trust: bool = False) -> VideoDiffusion:
     Raises:
         ValueError: There is no such model, it cannot be fetched, or its parts don't fit each other.
     """
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     if not folder.exists() and HUB_ID.fullmatch(str(source)):
         folder = fetch_model(str(source), trust)
     if not all((folder / file).is_file() for file in (CONFIG, WEIGHTS)):

@@ -58,7 +58,7 @@ class Shapes(JointData):
             holdout=holdout,
             num_workers=num_workers,
         )
-        self.root = Path(os.path.expandvars(root)).expanduser()
+        self.root = Path(os.path.expanduser(os.path.expandvars(root)))
         self.num_videos = num_videos
         self.num_images = num_images
         self.size = size

@@ -79,7 +79,7 @@ def index_source(path: Path, modality: Modality) -> Index:
         NothingUsable: It holds no media file of this kind, or none with a caption.
     """
     if path.suffix in _READERS:
-        indices = [_index_list(Path(os.path.expandvars(path.expanduser())), modality)]
+        indices = [_index_list(Path(os.path.expandvars(os.path.expanduser(path))), modality)]
         missing: list[tuple[str, str]] = []
     else:
         trees, missing = open_trees(path, modality)
@@ -122,7 +122,7 @@ def open_trees(path: Path, modality: Modality) -> tuple[list[Tree], list[tuple[s
 
 def _expand(path: Path) -> list[Path]:
     """All files and folders that a path names."""
-    name = os.path.expandvars(path.expanduser())
+    name = os.path.expandvars(os.path.expanduser(path))
     if os.path.exists(name):
         return [Path(name)]
     try:

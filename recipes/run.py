@@ -56,7 +56,7 @@ def find_run(name: str | Path, trust: bool = False) -> Path:
         UserError: There is none.
         ValueError: It cannot be fetched from the Hub, or is not trusted.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     for folder in (path, path / LATEST, PRETRAINED / str(name)):
         if find_config(folder):
             return folder.resolve()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ def find_recipe(name: str) -> Path:
     Raises:
         UserError: There is none.
     """
-    path = Path(name).expanduser()
+    path = Path(os.path.expanduser(name))
     if path.is_file():
         return path
     for folder in (path, path / LATEST):
@@ -65,9 +66,9 @@ def find_recipe(name: str) -> Path:
 def is_run(word: str) -> bool:
     """Whether a word names a run or a model, of this machine or, as ``USER/NAME``, of the Hub; else it is a prompt."""
     try:
-        path = Path(word).expanduser()
+        path = Path(os.path.expanduser(word))
         here = any(find_config(folder) for folder in (path, path / LATEST, PRETRAINED / word))
-    except (OSError, RuntimeError):  # a text may be too long for a name of a file, or begin with a ~ of nobody
+    except OSError:  # a text may be too long for a name of a file
         return False
     return here or re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", word) is not None
 

@@ -30,7 +30,8 @@ def warm_start(model: VideoDiffusion, file: Path) -> str:
         UserError: There are no such weights, or less than half of the backbone fits.
     """
     given = read_weights(file)
-    fitted = given | _fitted(model, given, file)
+    more, note = _fitted(model, given, file)
+    fitted = given | more
     wanted = model.state_dict()
     fits = {name: tensor for name, tensor in fitted.items() if name in wanted and wanted[name].shape == tensor.shape}
     _refuse_others(fits, wanted, file)
@@ -42,8 +43,8 @@ def warm_start(model: VideoDiffusion, file: Path) -> str:
     }
     lines = [f"starts from {file}: {len(fits)} of {len(wanted)} weights"]
     lines += [f"  {what:8}{_names(names)}" for what, names in of.items() if names]
-    if _run_of(file) is None:
-        lines.append("  its config is not beside it: weights that belong to places were taken as they are")
+    if note:
+        lines.append(f"  {note}: weights that belong to places were taken as they are")
     return "\n".join(lines)
 
 
@@ -63,17 +64,17 @@ def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one, other)
 
 
-def _fitted(model: VideoDiffusion, given: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """The other backbone's weights, made to fit, if its run is at hand."""
+def _fitted(model: VideoDiffusion, given: dict[str, Tensor], file: Path) -> tuple[dict[str, Tensor], str]:
+    """The other backbone's weights, made to fit, if its run is at hand; else why they are not."""
     run = _run_of(file)
     if run is None:
-        return {}
+        return {}, "its config is not beside it"
     with torch.device("meta"):
         source = build_model(read_config(run)["model"]).backbone
     weights = {name.removeprefix(BACKBONE): tensor for name, tensor in given.items() if name.startswith(BACKBONE)}
-    if weights.keys() != source.state_dict().keys():  # they are none of this run
-        return {}
-    return {BACKBONE + name: tensor for name, tensor in model.backbone.fit_weights(weights, source).items()}
+    if weights.keys() != source.state_dict().keys():
+        return {}, f"the config in {run} is of another network"
+    return {BACKBONE + name: tensor for name, tensor in model.backbone.fit_weights(weights, source).items()}, ""
 
 
 def _run_of(file: Path) -> Path | None:

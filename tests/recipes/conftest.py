@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants as hub_constants
 from PIL import Image
 
 from snapvideo.recipes.cli import main
+from snapvideo.recipes.generation import Generation
+from snapvideo.recipes.requests import Request
+from snapvideo.recipes.stages import Stages
 
 from ..components.conditioning.conftest import encoders  # noqa: F401  # a fixture
+from ..hub import Hub, Repo
+
+PROMPT = "a red circle moves left"
 
 
 @dataclass
@@ -100,3 +107,47 @@ def shapes(tmp_path_factory):
     root = tmp_path_factory.mktemp("shapes") / "shapes"
     assert call("data", "synth", root, "--videos", 6, "--images", 4, "--size", 32, "--workers", 1).code == 0
     return root
+
+
+def videos_of(model):
+    """Two that are sampled from it."""
+    asked = [Request(PROMPT, 0, 8.0, "one"), Request("a blue square", 1, 8.0, "other")]
+    return Generation(Stages([model])).predict_step(asked, 0)["videos"]
+
+
+@pytest.fixture(scope="session")
+def exported(trained, tmp_path_factory):
+    """The run, exported."""
+    folder = tmp_path_factory.mktemp("export") / "tiny"
+    with contextlib.chdir(trained[0]):
+        result = call("export", "runs/demo/latest", folder, "--samples", 3, "--license", "apache-2.0")
+    assert result.code == 0, result.err
+    assert "exported:" in result.out and f"sample {folder}" in result.out
+    return folder
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub, and a user who is logged in there."""
+    server = Hub()
+    for name, value in {
+        "ENDPOINT": server.url,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.url + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(tmp_path / "cache"),
+        "HF_TOKEN_PATH": str(tmp_path / "token"),
+        "HF_HUB_OFFLINE": False,
+        "HF_HUB_DISABLE_XET": True,
+    }.items():
+        monkeypatch.setattr(hub_constants, name, value)
+    monkeypatch.setenv("HF_TOKEN", "hf_writer")
+    yield server
+    server.close()
+    assert server.unknown == []
+
+
+@pytest.fixture
+def pushed(hub, exported):
+    """The exported model, on the Hub."""
+    files = {str(file.relative_to(exported)): file.read_bytes() for file in exported.rglob("*") if file.is_file()}
+    hub.repos["user/tiny"] = Repo(files=files)
+    return hub.repos["user/tiny"]

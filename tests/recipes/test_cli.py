@@ -108,6 +108,8 @@ WRONG = [
     ("validate -c demo", ["--ckpt_path"]),
     ("validate -c demo --smoke", ["--smoke", "fit"]),
     ("sample nowhere x", ["nowhere"]),
+    ("sample ~nobody-of-this-name/run x", ["~nobody-of-this-name/run"]),
+    ("fit -c ~nobody-of-this-name/own.yaml", ["~nobody-of-this-name/own.yaml"]),
     ("data synth key.yaml", ["key.yaml"]),
     ("recipe cp demo nowhere/x.yaml", ["nowhere/x.yaml"]),
     ("data sinth out", ["'sinth'", "synth"]),

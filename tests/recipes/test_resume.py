@@ -341,6 +341,20 @@ def test_weights_alone_begin_a_new_run(run, tmp_path):
         assert torch.equal(end["state_dict"][name], tensor), name
 
 
+def test_what_could_not_be_made_to_fit_is_said(run, tmp_path):
+    few = ["--trainer.max_steps=1", "--sampling=null", "--trainer.limit_val_batches=0", "--ema=null"]
+    words = ["fit", "-c", run, *few, "--runs", tmp_path / "new", "--init_from"]
+    shutil.copy(run / "checkpoints/last.ckpt", tmp_path / "alone.ckpt")
+    result = call(*words, tmp_path / "alone.ckpt")
+    assert result.code == 0 and "its config is not beside it: weights that belong to places" in result.out, result.err
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["model"]["init_args"]["backbone"]["init_args"]["num_blocks"] = 2
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    result = call(*words, tmp_path / "alone.ckpt")
+    assert result.code == 0 and f"the config in {tmp_path} is of another network: weights" in result.out, result.err
+    assert "of another network" not in call(*words, run).out
+
+
 def test_weights_that_do_not_fit_are_refused(run, tmp_path):
     words = ["--runs", tmp_path / "new", "--init_from", run, "--model.backbone.channels=32"]
     result = call("fit", "-c", run, *words)
