@@ -1,0 +1,143 @@
+"""Results of evaluations: written, read again, and put side by side where they were measured in the same way."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..components.media import write_bytes
+from .differences import differences
+from .errors import UserError
+from .scores import Score
+
+RESULT = "result.json"
+EVALUATIONS = "eval"
+"""The folder of evaluations in a run folder."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an evaluation.
+
+    Args:
+        protocol: Name of the protocol.
+        name: Name of what was measured.
+        record: All that a number depends on besides the model; see `Protocol.record`.
+        model: What was measured: run, weights, sampler, guidance, versions.
+        scores: By name.
+        cost: Seconds per 1000 videos, by what they were spent on; nothing, where nothing was made.
+    """
+
+    protocol: str
+    name: str
+    record: Mapping[str, Any]
+    model: Mapping[str, Any]
+    scores: Mapping[str, Score]
+    cost: Mapping[str, float]
+
+    def write(self, file: Path) -> None:
+        """Write it as JSON; what is no number is null."""
+        scores = {
+            name: {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in score._asdict().items()
+            }
+            for name, score in self.scores.items()
+        }
+        text = json.dumps({**vars(self), "scores": scores}, ensure_ascii=False, indent=1)
+        write_bytes(file, text.encode() + b"\n")
+
+
+def read_result(file: Path) -> Result:
+    """A result.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        scores = {
+            name: Score(**{key: math.nan if value is None and key != UP else value for key, value in score.items()})
+            for name, score in content.pop("scores").items()
+        }
+        return Result(**content, scores=scores)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{file} is no result of snapvideo eval: {error}") from error
+
+
+UP = "higher_is_better"
+
+
+def find_result(place: Path, protocol: str | None) -> Path:
+    """The file of a result.
+
+    Args:
+        place: It, the folder of an evaluation, or a run folder: the newest evaluation in it.
+        protocol: Of this protocol.
+
+    Raises:
+        UserError: There is none, or a run has some of several protocols and none is named.
+    """
+    if place.is_file():
+        return place
+    if (place / RESULT).is_file():
+        return place / RESULT
+    found = sorted(place.glob(f"{EVALUATIONS}/*/{RESULT}"), key=lambda file: file.stat().st_mtime)
+    by_protocol = {read_result(file).protocol: file for file in found}
+    if protocol is None and len(by_protocol) == 1:
+        return found[-1]
+    if protocol in by_protocol:
+        return by_protocol[protocol]
+    known = ", ".join(sorted(by_protocol))
+    if not known:
+        raise UserError(f"{place} has no result: snapvideo eval {place} PROTOCOL makes one")
+    what = f"no result of {protocol}" if protocol else "results of several protocols: name one by --protocol"
+    raise UserError(f"{place} has {what}; there are: {known}")
+
+
+def refuse_different(results: Mapping[str, Result]) -> None:
+    """Refuse numbers that were not measured in the same way.
+
+    Args:
+        results: By their places.
+
+    Raises:
+        UserError: Two records differ; the message says in what.
+    """
+    (first, one), *others = results.items()
+    for place, other in others:
+        if found := differences(one.record, other.record):
+            lines = "\n".join(f"  {difference.key}: {difference.one}  |  {difference.other}" for difference in found)
+            raise UserError(f"{first} and {place} were not measured in the same way:\n{lines}")
+
+
+def table(results: Sequence[Result]) -> str:
+    """A row for each result and one of real clips, in Markdown."""
+    names = list(dict.fromkeys(name for result in results for name in result.scores))
+    arrows = {name: _arrow(next(r.scores[name] for r in results if name in r.scores)) for name in names}
+    rows = [["", *(f"{name}{arrows[name]}" for name in names)]]
+    rows += [[result.name, *(_cell(result.scores.get(name)) for name in names)] for result in results]
+    rows.append(["real clips", *(number(results[0].scores[name].real) for name in names if name in results[0].scores)])
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
+
+
+def _arrow(score: Score) -> str:
+    return {True: " (up)", False: " (down)", None: ""}[score.higher_is_better]
+
+
+def _cell(score: Score | None) -> str:
+    if score is None or math.isnan(score.value):
+        return "-"
+    spread = "" if math.isnan(score.deviation) else f" ± {number(1.96 * score.deviation)}"
+    return number(score.value) + spread
+
+
+def number(value: float) -> str:
+    """Four digits, for people."""
+    return "-" if math.isnan(value) else f"{value:.4g}"
