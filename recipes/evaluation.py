@@ -104,7 +104,10 @@ class Evaluation:
         """Let the metrics see this process's share of the real clips, but for those of which rows are there."""
         own = [name for name in list(self.places)[rank::world_size] if not self.real.has(name)]
         loader = DataLoader(
-            Subset(self.clips, [self.places[name] for name in own]), batch_size, num_workers=num_workers, collate_fn=list
+            Subset(self.clips, [self.places[name] for name in own]),
+            batch_size,
+            num_workers=num_workers,
+            collate_fn=list,
         )
         with tqdm(total=len(own), desc="real clips", unit="clip", disable=rank != 0 or not own) as bar:
             for clips in loader:

@@ -123,7 +123,9 @@ def table(results: Sequence[Result]) -> str:
     rows += [[result.name, *(_cell(result.scores.get(name)) for name in names)] for result in results]
     rows.append(["real clips", *(number(results[0].scores[name].real) for name in names if name in results[0].scores)])
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows]
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
 
 

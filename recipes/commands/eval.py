@@ -136,9 +136,7 @@ def _measure(
     made = time.perf_counter()
     device = trainer.strategy.root_device
     there = sum(map(evaluation.real.has, evaluation.places))
-    evaluation.observe_real(
-        trainer.global_rank, trainer.world_size, device, options.batch_size, options.num_workers
-    )
+    evaluation.observe_real(trainer.global_rank, trainer.world_size, device, options.batch_size, options.num_workers)
     trainer.strategy.barrier()
     if there or observer.count < len(evaluation.requests) / trainer.world_size - options.batch_size:
         return {}  # a part was there before: its share of the time is not known
@@ -159,7 +157,9 @@ def _parser() -> argparse.ArgumentParser:
         "training. The same command goes on where it was ended.",
         allow_abbrev=False,
     )
-    what = "a run folder, exported or shipped model, or USER/NAME on the Hub, and after it runs of upsamplers; then the "
+    what = (
+        "a run folder, exported or shipped model, or USER/NAME on the Hub, and after it runs of upsamplers; then the "
+    )
     parser.add_argument("words", metavar="RUN ... PROTOCOL", nargs="+", help=what + "name or file of a protocol")
     parser.add_argument("--name", help="name of the model in tables (that of its run)")
     parser.add_argument("--steps", metavar="N[,N]", help="steps of the sampler; of each run, as 64,16")
