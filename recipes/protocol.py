@@ -14,13 +14,10 @@ from jsonargparse import Namespace
 from ..components.interfaces import VideoShape
 from ..components.metrics.video_metric import VideoMetric
 from ..datamodules.evaluation import EvaluationSet
-from .errors import UserError, did_you_mean
+from .errors import UserError
 from .explain import explain
 from .parsing import Builder, Parser, know_our_classes
 from .requests import fps_range, in_range
-from .shipped import HERE, summary
-
-FOLDER = HERE / "protocols"
 
 
 @dataclass(frozen=True)
@@ -87,26 +84,6 @@ class Protocol:
             "source": "tensors, before any codec",
             "metrics": [{"name": type(metric).__name__, **metric.record()} for metric in self.metrics],
         }
-
-
-def shipped_protocols() -> dict[str, Path]:
-    """Name and file of each."""
-    return {file.stem: file for file in sorted(FOLDER.glob("*.yaml"))}
-
-
-def find_protocol(name: str) -> Path:
-    """The file that `name` stands for: an existing file, or a shipped protocol.
-
-    Raises:
-        UserError: There is none.
-    """
-    shipped = shipped_protocols()
-    if Path(name).is_file():
-        return Path(name)
-    if name not in shipped:
-        known = "\n".join(f"  {each:14}{summary(file, 90)}" for each, file in shipped.items())
-        raise UserError(f"{name}: no such protocol or file.{did_you_mean(name, shipped)}\nprotocols:\n{known}")
-    return shipped[name]
 
 
 def load_protocol(file: Path, settings: Sequence[str]) -> Protocol:

@@ -15,6 +15,8 @@ from .errors import UserError
 from .scores import Score
 
 RESULT = "result.json"
+NUMBERS = ("value", "deviation", "real")
+ARROWS = {True: " (higher is better)", False: " (lower is better)", None: ""}
 EVALUATIONS = "eval"
 """The folder of evaluations in a run folder."""
 
@@ -43,8 +45,7 @@ class Result:
         """Write it as JSON; what is no number is null."""
         scores = {
             name: {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in score._asdict().items()
+                key: value if value is None or math.isfinite(value) else None for key, value in score._asdict().items()
             }
             for name, score in self.scores.items()
         }
@@ -61,15 +62,12 @@ def read_result(file: Path) -> Result:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         scores = {
-            name: Score(**{key: math.nan if value is None and key != UP else value for key, value in score.items()})
+            name: Score(*(math.nan if score[key] is None else score[key] for key in NUMBERS), score["higher_is_better"])
             for name, score in content.pop("scores").items()
         }
         return Result(**content, scores=scores)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is no result of snapvideo eval: {error}") from error
-
-
-UP = "higher_is_better"
 
 
 def find_result(place: Path, protocol: str | None) -> Path:
@@ -116,27 +114,23 @@ def refuse_different(results: Mapping[str, Result]) -> None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row for each result and one of real clips, in Markdown."""
+    """A row for each score, a column for each result and one for real clips, in Markdown."""
     names = list(dict.fromkeys(name for result in results for name in result.scores))
-    arrows = {name: _arrow(next(r.scores[name] for r in results if name in r.scores)) for name in names}
-    rows = [["", *(f"{name}{arrows[name]}" for name in names)]]
-    rows += [[result.name, *(_cell(result.scores.get(name)) for name in names)] for result in results]
-    rows.append(["real clips", *(number(results[0].scores[name].real) for name in names if name in results[0].scores)])
+    rows = [["", *(result.name for result in results), "real clips"]]
+    for name in names:
+        scores = [result.scores.get(name) for result in results]
+        known = next(score for score in scores if score is not None)
+        rows.append([f"{name}{ARROWS[known.higher_is_better]}", *map(_cell, scores), number(known.real)])
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |" for row in rows
-    ]
-    return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
-
-
-def _arrow(score: Score) -> str:
-    return {True: " (up)", False: " (down)", None: ""}[score.higher_is_better]
+    rows.insert(1, ["-" * width for width in widths])
+    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
 
 
 def _cell(score: Score | None) -> str:
     if score is None or math.isnan(score.value):
         return "-"
-    spread = "" if math.isnan(score.deviation) else f" ± {number(1.96 * score.deviation)}"
+    spread = "" if math.isnan(score.deviation) else f" ± {1.96 * score.deviation:.2g}"
     return number(score.value) + spread
 
 

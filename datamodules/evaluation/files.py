@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
@@ -13,7 +15,7 @@ from ..decode import decode_video
 from ..samples import Unusable
 from .evaluation_set import RealClip
 
-RULE = "one clip per file from a random time, scaled to cover the frame, centre cut out; area filter to shrink, bicubic to enlarge"
+RULE = "one clip per file from a random time; covers the frame, centre cut out; area filter down, bicubic up"
 """How a clip is cut out of a file, for records."""
 
 
@@ -27,6 +29,15 @@ class File(NamedTuple):
 
     open: Callable[[], BinaryIO]
     text: str
+
+
+def file_at(path: Path, text: str) -> File:
+    """A video file of this machine."""
+    return File(partial(_open, path), text)
+
+
+def _open(path: Path) -> BinaryIO:
+    return path.open("rb")
 
 
 class FileClips(Dataset[RealClip | None]):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
 from .evaluation_set import EvaluationSet, RealClip, digest
-from .files import RULE, File, FileClips
+from .files import RULE, FileClips, file_at
 
 
 class MsrVtt(EvaluationSet):
@@ -74,7 +74,7 @@ class MsrVtt(EvaluationSet):
         if not there:
             first = next(iter(paths.values()))
             raise ValueError(f"videos {self.videos} has none of the {len(paths)} videos of the split, as {first.name}")
-        files = [File(partial(path.open, "rb"), self.captions[name][0]) for name, path in there.items()]
+        files = [file_at(path, self.captions[name][0]) for name, path in there.items()]
         return FileClips(files, shape, fps, self.seed)
 
     def record(self) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
 from .evaluation_set import EvaluationSet, RealClip, digest
-from .files import RULE, File, FileClips
+from .files import RULE, FileClips, file_at
 from .ucf101_prompts import PROMPTS
 
 FOLDERS = (".", "UCF-101")
@@ -68,7 +68,7 @@ class Ucf101(EvaluationSet):
 
     def real(self, shape: VideoShape, fps: float) -> Dataset[RealClip | None]:
         """See `EvaluationSet.real`: a clip of each video, with the prompt of its class."""
-        files = [File(partial(file.open, "rb"), PROMPTS[name]) for file, name in self.files.items()]
+        files = [file_at(file, PROMPTS[name]) for file, name in self.files.items()]
         return FileClips(files, shape, fps, self.seed)
 
     def record(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..options import add_devices, add_machine, check_counts, check_processes, machine_of, near, numbers
+from ..protocols import find_protocol, summaries
 from ..quiet import quieten
 from ..sampling import OPTIONS, split_settings
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
     from ..requests import Request
 
 AUG_LEVEL = "0.1"
+
+HELP = """\
+KEY is a setting of the protocol, as --num 100 or --clips.root DIR; {options}
+can be others than in training. The same command goes on where it was ended.
+
+protocols
+{protocols}"""
 
 
 def run(verb: str, argv: list[str]) -> None:
@@ -45,7 +53,7 @@ def run(verb: str, argv: list[str]) -> None:
     from ..evaluation import Evaluation, ObserveVideos
     from ..filling import make_trainer
     from ..generation import Missing
-    from ..protocol import find_protocol, load_protocol
+    from ..protocol import load_protocol
     from ..results import RESULT, Result, table
     from ..run import find_run
     from ..source import record_of, sources_of
@@ -153,8 +161,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="snapvideo eval",
         usage="snapvideo eval RUN [RUN ...] PROTOCOL [--OPTION ...] [--KEY VALUE ...]",
         description="Measure a model, or a cascade, by a protocol.",
-        epilog=f"KEY: a setting of the protocol, as --num 100 or --clips.root DIR. {OPTIONS} can be others than in "
-        "training. The same command goes on where it was ended.",
+        epilog=HELP.format(options=OPTIONS, protocols="\n".join(summaries())),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     what = (
