@@ -15,7 +15,6 @@ from .errors import UserError
 from .scores import Score
 
 RESULT = "result.json"
-NUMBERS = ("value", "deviation", "real")
 ARROWS = {True: " (higher is better)", False: " (lower is better)", None: ""}
 EVALUATIONS = "eval"
 """The folder of evaluations in a run folder."""
@@ -62,7 +61,10 @@ def read_result(file: Path) -> Result:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
         scores = {
-            name: Score(*(math.nan if score[key] is None else score[key] for key in NUMBERS), score["higher_is_better"])
+            name: Score(
+                **{key: math.nan if score[key] is None else score[key] for key in ("value", "deviation", "real")},
+                higher_is_better=score["higher_is_better"],
+            )
             for name, score in content.pop("scores").items()
         }
         return Result(**content, scores=scores)
@@ -121,10 +123,14 @@ def table(results: Sequence[Result]) -> str:
         scores = [result.scores.get(name) for result in results]
         known = next(score for score in scores if score is not None)
         rows.append([f"{name}{ARROWS[known.higher_is_better]}", *map(_cell, scores), number(known.real)])
+    return markdown(rows)
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table, whose first row is its head."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    rows.insert(1, ["-" * width for width in widths])
-    padded = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows]
-    return "\n".join(f"| {' | '.join(row)} |" for row in padded)
+    head, *body = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
+    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["-" * width for width in widths], *body))
 
 
 def _cell(score: Score | None) -> str:
