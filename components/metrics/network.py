@@ -75,7 +75,7 @@ class Network(ABC):
 
     @cached_property
     def _loaded(self) -> nn.Module:
-        return self.load().requires_grad_(False)
+        return self.load()
 
 
 class FeatureNetwork(Network):
@@ -165,10 +165,12 @@ def resize(frames: Tensor, size: tuple[int, int], filter: str) -> Tensor:
         filter: "bilinear" or "bicubic".
 
     Returns:
-        float32 of whole numbers 0 to 255: Pillow's images are uint8, too.
+        float32 of whole numbers 0 to 255.
     """
-    resized = F.interpolate(frames.float(), size, mode=filter, antialias=True)
-    return resized.round().clamp(0, 255)
+    resized = frames.float()
+    for part in ((frames.shape[-2], size[1]), size):  # Pillow's images are uint8 also between the two directions
+        resized = (F.interpolate(resized, part, mode=filter, antialias=True) + 0.5).floor().clamp(0, 255)
+    return resized
 
 
 def normalize(frames: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from pickle import UnpicklingError
@@ -19,7 +20,6 @@ from .network import ImageNetwork, Network, VideoNetwork, check_videos, normaliz
 
 if TYPE_CHECKING:
     from transformers import CLIPModel, PretrainedConfig, PreTrainedTokenizerBase
-    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 
 class TransformersNetwork(Network):
@@ -86,9 +86,9 @@ class TransformersNetwork(Network):
         """
         import transformers
 
-        wanted = getattr(transformers, self.architecture).config_class
+        wanted, folder = getattr(transformers, self.architecture).config_class, self.folder
         with self._explain():
-            config = transformers.AutoConfig.from_pretrained(self.folder, trust_remote_code=False)
+            config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False)
             if not isinstance(config, wanted):
                 raise ValueError(f"it is a {config.model_type!r} model, and {wanted.model_type!r} is wanted")
             return config
@@ -197,6 +197,21 @@ class VideoMAE(TransformersNetwork, VideoNetwork):
         }
 
 
+_FILTERS = {2: "bilinear", 3: "bicubic"}
+"""By Pillow's numbers."""
+
+
+@dataclass(frozen=True)
+class _Frames:
+    """How a CLIP wants its frames: the shorter side becomes `edge` pixels, of which the middle `size` are taken."""
+
+    edge: int
+    size: int
+    filter: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 class CLIP(TransformersNetwork, ImageNetwork):
     """A CLIP: features of frames, and of texts in the same space (Radford et al., 2021).
 
@@ -257,55 +272,48 @@ class CLIP(TransformersNetwork, ImageNetwork):
         Raises:
             ValueError: Its settings can't be read, or ask for something else.
         """
-        rule, filter = self._processor, self._filter
+        rule = self._frames
         height, width = frames.shape[-2:]
-        short, edge = min(height, width), rule.size.shortest_edge
-        frames = resize(frames, (int(edge * height / short), int(edge * width / short)), filter)
-        size = rule.crop_size.height
-        top, left = (frames.shape[-2] - size) // 2, (frames.shape[-1] - size) // 2
-        return normalize(frames[..., top : top + size, left : left + size], rule.image_mean, rule.image_std)
+        short = min(height, width)
+        frames = resize(frames, (int(rule.edge * height / short), int(rule.edge * width / short)), rule.filter)
+        top, left = ((length - rule.size) // 2 for length in frames.shape[-2:])
+        return normalize(frames[..., top : top + rule.size, left : left + rule.size], rule.mean, rule.std)
 
     def preprocessing(self) -> dict[str, Any]:
         """What is done to frames."""
-        rule = self._processor
+        rule = self._frames
         return {
-            "size": [rule.crop_size.height, rule.crop_size.height],
-            "fit": f"shorter side {rule.size.shortest_edge}, middle",
-            "filter": self._filter,
+            "size": [rule.size, rule.size],
+            "fit": f"shorter side {rule.edge}, middle",
+            "filter": rule.filter,
             "antialias": True,
             "range": "0..1",
-            "mean": list(rule.image_mean),
-            "std": list(rule.image_std),
+            "mean": list(rule.mean),
+            "std": list(rule.std),
         }
 
     @cached_property
-    def _processor(self) -> CLIPImageProcessorPil:
-        """The settings, in all the forms that they have had; nothing else of transformers' class is used."""
+    def _frames(self) -> _Frames:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-        if not any((self.folder / file).is_file() for file in ("preprocessor_config.json", "processor_config.json")):
-            size = self.config.vision_config.image_size
-            return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+        size = self.config.vision_config.image_size
         with self._explain():
-            rule = CLIPImageProcessorPil.from_pretrained(self.folder)
-            crop, edge = rule.crop_size, rule.size.shortest_edge
+            rule: Any = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+            if any((self.folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json")):
+                rule = CLIPImageProcessorPil.from_pretrained(self.folder)  # reads all the forms that they have had
+            edge, crop = rule.size.shortest_edge, rule.crop_size
             steps = rule.do_resize and rule.do_center_crop and rule.do_rescale and rule.do_normalize
             known = steps and rule.rescale_factor == 1 / 255 and rule.resample in _FILTERS
             if not (known and edge and crop.height == crop.width <= edge):
                 raise ValueError("its preprocessor_config.json asks for other than a resize and a square middle")
-            return rule
-
-    @property
-    def _filter(self) -> str:
-        return _FILTERS[self._processor.resample]
+            return _Frames(edge, crop.height, _FILTERS[rule.resample], tuple(rule.image_mean), tuple(rule.image_std))
 
     @cached_property
     def _tokenizer(self) -> PreTrainedTokenizerBase:
         from transformers import AutoTokenizer
 
+        folder = self.folder
         with self._explain():
-            return AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
-
-
-_FILTERS = {2: "bilinear", 3: "bicubic"}
-"""By Pillow's numbers."""
+            if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
+                raise ValueError("it has no tokenizer")  # transformers would make one that knows no words
+            return AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

@@ -64,14 +64,12 @@ class TorchScript(Network):
         Raises:
             ValueError: The file can't be read, or it is another network.
         """
-        program = self.on(videos.device)
-        try:
-            with torch.no_grad(), torch.autocast(videos.device.type, enabled=False):
-                rows = program(videos, **flags).float()
-        except RuntimeError as error:
-            if "Unknown keyword argument" not in str(error):
-                raise
-            raise ValueError(self._other(f"it takes no {', '.join(flags)}")) from error
+        program: Any = self.on(videos.device)
+        options = {argument.name for argument in program.forward.schema.arguments}
+        if not options.issuperset(flags):
+            raise ValueError(self._other(f"it has no options {', '.join(flags)}"))
+        with torch.no_grad(), torch.autocast(videos.device.type, enabled=False):
+            rows: Tensor = program(videos, **flags).float()
         if rows.shape != (len(videos), width):
             raise ValueError(self._other(f"it gives {list(rows.shape)}, not {[len(videos), width]}"))
         return rows
@@ -179,9 +177,9 @@ class Inception(TorchScript, ImageNetwork, Classifier):
 class C3D(TorchScript, Classifier):
     """C3D, trained on UCF-101, as TGAN and StyleGAN-V use it for the Inception Score of videos (Tran et al., 2015).
 
-    It is called as StyleGAN-V calls it: uint8 videos of 16 frames, no options, and 101 probabilities come back. The file
-    itself was not looked at. In TGANv2's code, from which it was made, frames are stretched to 112x112 and a mean video
-    is subtracted.
+    It is called as StyleGAN-V calls it: uint8 videos of 16 frames, no options, and 101 probabilities come back. What it
+    does with them was not looked at. In TGANv2's code, from which it was made, frames are stretched to 112x112 and a
+    mean video is subtracted.
 
     Args:
         file: ``c3d_ucf101.pt``, which StyleGAN-V published. Load only files that you trust: they are programs.
