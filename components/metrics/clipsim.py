@@ -47,7 +47,7 @@ class CLIPSIM(VideoMetric):
     def add(self, rows: Tensor, real: bool = False) -> None:
         """Add similarities ``[B]``; real videos are not compared with."""
         self.count = self.count + len(rows)
-        self.sum = self.sum + rows.to(self.sum).sum()
+        self.sum = self.sum + rows.to(self.sum.device).double().sum()
 
     def compute(self) -> dict[str, Tensor]:
         """The mean as "clipsim"; NaN of no videos."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from .network import FeatureNetwork, ImageNetwork, VideoNetwork, spaced_frames
+from .network import FeatureNetwork, ImageNetwork, VideoNetwork, frames_in_words, spaced_frames
 from .video_metric import VideoMetric
 
 
@@ -112,7 +112,7 @@ class FrechetDistance(VideoMetric):
 
     def add(self, rows: Tensor, real: bool = False) -> None:
         """Add features ``[B, D]`` or ``[B, F, D]``."""
-        more = Moments.of(rows.reshape(-1, rows.shape[-1]).to(self.count))
+        more = Moments.of(rows.reshape(-1, rows.shape[-1]).to(self.count.device))
         if real:
             total = self.real_moments + more
             self.real_count, self.real_sum, self.real_outer = total.count, total.sum, total.outer
@@ -189,5 +189,4 @@ class FID(FrechetDistance):
 
     def record(self) -> dict[str, Any]:
         """As of every Fréchet distance, and which frames."""
-        frames = "the middle one" if self.frames == 1 else f"{self.frames}, evenly spaced"
-        return super().record() | {"frames": frames}
+        return super().record() | {"frames": frames_in_words(self.frames)}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
-from .network import Classifier, spaced_frames
+from .network import Classifier, frames_in_words, spaced_frames
 from .video_metric import VideoMetric
 
 
@@ -61,10 +61,9 @@ class InceptionScore(VideoMetric):
 
     def add(self, rows: Tensor, real: bool = False) -> None:
         """Add probabilities ``[B, N, K]``; real videos are not compared with."""
-        rows = rows.to(self.count)
+        rows = rows.to(self.count.device).double()
         # All frames of a video go to one split: they are alike.
-        split = (int(self.count.sum()) // max(1, rows.shape[1]) + torch.arange(len(rows))) % self.splits
-        split = split.to(rows.device)
+        split = (int(self.count.sum()) // rows.shape[1] + torch.arange(len(rows), device=rows.device)) % self.splits
         self.count = self.count.index_add(0, split, torch.full_like(rows[:, 0, 0], rows.shape[1]))
         self.negentropy = self.negentropy.index_add(0, split, torch.xlogy(rows, rows).sum(dim=(1, 2)))
         total = self.probabilities.expand(-1, rows.shape[-1])
@@ -87,7 +86,7 @@ class InceptionScore(VideoMetric):
         return {
             "score": "inception_score",
             "splits": self.splits,
-            "frames": "all" if self.frames is None else f"{self.frames}, evenly spaced",
+            "frames": frames_in_words(self.frames),
             "network": self.network.record(),
         }
 

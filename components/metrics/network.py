@@ -156,6 +156,11 @@ def spaced_frames(videos: Tensor, count: int) -> Tensor:
     return videos[:, :, [(2 * i + 1) * length // (2 * count) for i in range(count)]]
 
 
+def frames_in_words(count: int | None) -> str:
+    """What a record says of `spaced_frames`; of None, that a network sees all."""
+    return "all" if count is None else "the middle one" if count == 1 else f"{count}, evenly spaced"
+
+
 def resize(frames: Tensor, size: tuple[int, int], filter: str) -> Tensor:
     """Frames ``[N, C, H, W]`` at another size, with antialiasing, as Pillow makes them.
 

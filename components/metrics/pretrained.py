@@ -101,11 +101,11 @@ class TransformersNetwork(Network):
         """
         import transformers
 
-        assert self.config is not None and self.files
+        folder, config = self.folder, self.config
         with self._explain():
             model, report = getattr(transformers, self.architecture).from_pretrained(
-                self.folder,
-                config=self.config,
+                folder,
+                config=config,
                 dtype=torch.float32,
                 output_loading_info=True,
                 trust_remote_code=False,

@@ -8,6 +8,7 @@ from torch import nn
 from snapvideo.components.metrics import C3D, FID, FVD, I3D, Inception, InceptionScore
 
 CAPTIONS = [""] * 8
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")  # what is published is TorchScript
 
 
 def test_i3d_is_called_as_published(scripts, videos):
