@@ -53,7 +53,7 @@ class TransformersNetwork(Network):
             )
         settings = ["*.json", "*.txt"]
         try:
-            folder = fetch_folder(self.name, [*settings, "*.safetensors"])
+            folder = fetch_folder(self.name, [*settings, "model*.safetensors"])
             return folder if _weights(folder) else fetch_folder(self.name, [*settings, "pytorch_model*.bin"])
         except ValueError as error:
             raise ValueError(
