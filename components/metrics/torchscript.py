@@ -1,6 +1,6 @@
 """Networks that their authors publish as TorchScript files: I3D, Inception, C3D.
 
-A TorchScript file is a program. It can't import anything, but load only files of those whom you trust.
+A TorchScript file is a program: load only files of those whom you trust.
 """
 
 from __future__ import annotations
@@ -205,10 +205,4 @@ class C3D(TorchScript, Classifier):
 
     def preprocessing(self) -> dict[str, Any]:
         """What is known of its program."""
-        return {
-            "size": [112, 112],
-            "fit": "stretch",
-            "filter": "of the file",
-            "range": "0..255",
-            "frames": self.frames,
-        }
+        return {"size": "of the file", "range": "0..255", "frames": self.frames}
