@@ -28,7 +28,7 @@ class CLIPSIM(VideoMetric):
     sum: Tensor
 
     def __init__(self, network: CLIP) -> None:
-        super().__init__(compute_with_cache=False)  # rows may be added without `update`
+        super().__init__()
         self.network = network
         for state in ("count", "sum"):
             self.add_state(state, torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

@@ -94,7 +94,7 @@ class FrechetDistance(VideoMetric):
     real_outer: Tensor
 
     def __init__(self, network: FeatureNetwork, name: str) -> None:
-        super().__init__(compute_with_cache=False)  # rows may be added without `update`
+        super().__init__()
         self.network, self.name = network, name
         for state in ("count", "sum", "outer", "real_count", "real_sum", "real_outer"):
             # A scalar, until the first rows say how wide they are.

@@ -39,7 +39,7 @@ class InceptionScore(VideoMetric):
     probabilities: Tensor
 
     def __init__(self, network: Classifier, splits: int = 10, frames: int | None = None) -> None:
-        super().__init__(compute_with_cache=False)  # rows may be added without `update`
+        super().__init__()
         if splits < 1:
             raise ValueError(f"splits={splits}: the videos make 1 part or more")
         if frames is not None and frames < 1:
