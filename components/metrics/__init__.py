@@ -1,5 +1,30 @@
 """Metrics of generated videos."""
 
+from .clipsim import CLIPSIM
+from .frechet import FID, FVD, FrechetDistance, frechet_distance
+from .inception_score import InceptionScore
+from .network import Classifier, FeatureNetwork, ImageNetwork, VideoNetwork
+from .pretrained import CLIP, VideoMAE
 from .shapes import ShapeAccuracy
+from .torchscript import C3D, I3D, Inception
+from .video_metric import VideoMetric
 
-__all__ = ["ShapeAccuracy"]
+__all__ = [
+    "C3D",
+    "CLIP",
+    "CLIPSIM",
+    "FID",
+    "FVD",
+    "I3D",
+    "Classifier",
+    "FeatureNetwork",
+    "FrechetDistance",
+    "ImageNetwork",
+    "Inception",
+    "InceptionScore",
+    "ShapeAccuracy",
+    "VideoMAE",
+    "VideoMetric",
+    "VideoNetwork",
+    "frechet_distance",
+]
