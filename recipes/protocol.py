@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,13 @@ class Protocol:
         }
 
 
+SECTIONS: dict[str, type | None] = {part.name: None for part in fields(Protocol)} | {
+    "clips": EvaluationSet,
+    "metrics": VideoMetric,
+}
+"""The settings of a protocol, and what classes two of them hold."""
+
+
 def load_protocol(file: Path, settings: Sequence[str]) -> Protocol:
     """A protocol of a file, with settings of the command line over it.
 
@@ -108,6 +115,6 @@ def load_protocol(file: Path, settings: Sequence[str]) -> Protocol:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     except argparse.ArgumentError as error:
-        raise UserError(explain(str(error), {"clips": EvaluationSet, "metrics": VideoMetric})) from error
+        raise UserError(explain(str(error), SECTIONS)) from error
     except ValueError as error:
         raise UserError(f"{file.name}: {error}") from error

@@ -8,7 +8,6 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from scipy import stats
 
 from snapvideo.components.metrics import ShapeAccuracy
 from snapvideo.components.metrics.video_metric import VideoMetric
@@ -116,7 +115,7 @@ def test_numbers_of_other_protocols_are_not_compared(work):
     result = call("compare", *(file.parent for file in results(work)))
     assert result.code == 2
     assert "not measured in the same way" in result.err and "fps: " in result.err and "seed: " in result.err
-    assert "num" not in result.err
+    assert "videos: " not in result.err
     newest = call("compare", RUN)
     assert newest.code == 0 and "colour" in newest.out
     result = call("compare", RUN, "--protocol", "ucf101")
@@ -154,7 +153,7 @@ def test_a_protocol_and_a_metric_of_ones_own(work, monkeypatch):
         ([RUN, "shapes", "--clips", "Ucf101", "--clips.root", "nowhere"], "root nowhere has no videos of UCF-101"),
         ([RUN, "shapes", "--clips", "FolderSet", "--clips.videos", "nowhere"], "nowhere"),
         ([RUN, "shapes", "--batch-size", "0"], "--batch-size 0"),
-        ([RUN, "runs/demo/one/config.yaml"], "there is no setting 'seed_everything'"),
+        ([RUN, "runs/demo/one/config.yaml"], "there is no setting 'model'"),
         (["runs/dmo", "shapes"], "runs/dmo"),
         ([RUN, "broken.yaml"], "broken.yaml"),
         ([RUN, "shapes", "--model.backbone", "FIT"], "training has fixed it"),
@@ -200,7 +199,7 @@ def test_deviations_are_those_of_the_mean():
         assert score.value == pytest.approx(float(made.mean()), abs=1e-5)
         assert score.deviation == pytest.approx(float(made.std(correction=0)) / 50**0.5, rel=0.35)
         covered.append(score.interval[0] <= 3 <= score.interval[1])
-    assert stats.binomtest(sum(covered), len(covered), 0.95).pvalue > 0.01
+    assert sum(covered) > 51  # of 60; of 95% fewer come once in 500 times
 
 
 def test_real_clips_are_compared_with_other_real_clips():

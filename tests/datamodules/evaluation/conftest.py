@@ -8,7 +8,17 @@ import pytest
 from snapvideo.components.media import write_mp4
 
 CLASSES = {"Archery": 5, "Basketball": 3, "YoYo": 2}
-CAPTIONS = {"video7010": ["a man sings", "somebody is singing"], "video7011": ["a cat eats"], "video3": ["a dog"]}
+CAPTIONS = {
+    "video7010": ["a man sings", "somebody is singing"],
+    "video7011": ["a cat eats"],
+    "video7012": ["a cow"],
+    "video3": ["a dog"],
+}
+    "video7010": ["a man sings", "somebody is singing"],
+    "video7011": ["a cat eats"],
+    "video7012": ["a cow"],
+    "video3": ["a dog"],
+}
 
 
 def write_video(path, level, frames=24, fps=12):
@@ -38,11 +48,11 @@ def ucf101(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def msr_vtt(tmp_path_factory):
-    """An annotation file and two of its videos, one of them of the test split."""
+    """An annotation file and three of its videos, two of them of the test split, which has three."""
     root = tmp_path_factory.mktemp("msr_vtt")
     videos = [{"video_id": name, "split": "train" if name == "video3" else "test"} for name in CAPTIONS]
     sentences = [{"video_id": name, "caption": text} for name, texts in CAPTIONS.items() for text in texts]
     (root / "data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
-    for name in ("video7010", "video3"):
+    for name in ("video7010", "video7011", "video3"):
         write_video(root / "videos" / f"{name}.mp4", 100)
     return root

@@ -11,7 +11,7 @@ from snapvideo.components.interfaces import VideoShape
 from snapvideo.components.media import write_mp4
 from snapvideo.datamodules.evaluation import FolderSet, MsrVtt, ShapesSet, Ucf101
 from snapvideo.datamodules.evaluation.ucf101_prompts import PROMPTS
-from snapvideo.datamodules.shapes import caption, draw_scene, render
+from snapvideo.datamodules.shapes import draw_scene, render
 from snapvideo.datamodules.synth import write_shapes
 
 SHAPE = VideoShape(4, 16, 16)
@@ -84,13 +84,13 @@ def test_a_split_of_ucf101(ucf101):
 
 def test_captions_of_msr_vtt(msr_vtt):
     data = MsrVtt(msr_vtt / "data.json", msr_vtt / "videos")
-    assert data.prompts(3, SHAPE) == ["a man sings", "somebody is singing", "a cat eats"]
+    assert data.prompts(4, SHAPE) == ["a man sings", "somebody is singing", "a cat eats", "a cow"]
     assert data.prompts(2, SHAPE) == data.prompts(2, SHAPE) and len(data.prompts(2, SHAPE)) == 2
-    (clip,) = data.real(SHAPE, 12.0)
-    assert clip.text == "a man sings" and clip.video.shape == (3, 4, 16, 16)
+    clips = list(data.real(SHAPE, 12.0))
+    assert [clip.text for clip in clips] == ["a man sings", "a cat eats"] and clips[0].video.shape == (3, 4, 16, 16)
     assert data.record()["captions"] != MsrVtt(msr_vtt / "data.json", msr_vtt, split="train").record()["captions"]
-    with pytest.raises(ValueError, match="num is 4: .* has 3 captions of test"):
-        data.prompts(4, SHAPE)
+    with pytest.raises(ValueError, match=r"num is 5: .* has 4 captions of test"):
+        data.prompts(5, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_another_file_is_told_from_msr_vtt(text, fragment, tmp_path):
 
 
 def test_videos_of_msr_vtt_that_are_elsewhere_are_told(msr_vtt, tmp_path):
-    with pytest.raises(ValueError, match=r"has none of the 2 videos of the split, as video7010\.mp4"):
+    with pytest.raises(ValueError, match=r"has none of the 3 videos of the split, as video7010\.mp4"):
         MsrVtt(msr_vtt / "data.json", tmp_path).real(SHAPE, 12.0)
 
 
