@@ -14,11 +14,6 @@ CAPTIONS = {
     "video7012": ["a cow"],
     "video3": ["a dog"],
 }
-    "video7010": ["a man sings", "somebody is singing"],
-    "video7011": ["a cat eats"],
-    "video7012": ["a cow"],
-    "video3": ["a dog"],
-}
 
 
 def write_video(path, level, frames=24, fps=12):
