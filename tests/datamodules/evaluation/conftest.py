@@ -12,6 +12,8 @@ CAPTIONS = {
     "video7010": ["a man sings", "somebody is singing"],
     "video7011": ["a cat eats"],
     "video7012": ["a cow"],
+    "video7013": ["a man runs"],
+    "video7014": ["a woman cooks"],
     "video3": ["a dog"],
 }
 
@@ -43,11 +45,11 @@ def ucf101(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def msr_vtt(tmp_path_factory):
-    """An annotation file and three of its videos, two of them of the test split, which has three."""
+    """An annotation file, and its videos but for one of the five of the test split."""
     root = tmp_path_factory.mktemp("msr_vtt")
     videos = [{"video_id": name, "split": "train" if name == "video3" else "test"} for name in CAPTIONS]
     sentences = [{"video_id": name, "caption": text} for name, texts in CAPTIONS.items() for text in texts]
     (root / "data.json").write_text(json.dumps({"videos": videos, "sentences": sentences}))
-    for name in ("video7010", "video7011", "video3"):
+    for name in CAPTIONS.keys() - {"video7012"}:
         write_video(root / "videos" / f"{name}.mp4", 100)
     return root
