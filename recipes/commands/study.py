@@ -82,7 +82,7 @@ def _of_videos(
 
 def _of_runs(options: argparse.Namespace, questions: Sequence[Question], settings: list[str]) -> None:
     """Sample both runs, or what is missing of it; then the study of their videos."""
-    options.num = options.num or 1
+    options.num = 1 if options.num is None else options.num
     wishes = wishes_of(options)
     if not wishes:
         raise UserError("say what to show: --prompts FILE, with a prompt per line")
@@ -152,12 +152,13 @@ def _write(
 ) -> None:
     """Write the key and the page, and say where they are; without a folder to write to, in a new one."""
     from ...components.media import write_bytes
-    from ..study.clips import differences_of
+    from ..study.clips import check_size, differences_of
     from ..study.page import make_page
     from ..study.plan import KEY, PAGE, check_name, plan
     from ..study.votes import STUDIES
     from ..videos import new_folder
 
+    check_size(pairs)
     said = differences_of(pairs)
     study = plan(pairs, of, questions)
     page = make_page(study)

@@ -16,6 +16,10 @@ MOST_PAIRS = 500
 """More than anybody rates."""
 
 
+LARGEST_PAGE = 200_000_000
+"""Bytes; browsers become slow with more, and mail and chats take far less."""
+
+
 class Clip(NamedTuple):
     """A clip.
 
@@ -78,7 +82,9 @@ def check_pairs(keys: Sequence[tuple[str, int]], place: str) -> None:
     seen = set()
     for prompt, seed in keys:
         if (prompt, seed) in seen:
-            raise UserError(f"{place}: {prompt!r} with seed {seed} is there twice; raters would see the same clips twice")
+            raise UserError(
+                f"{place}: {prompt!r} with seed {seed} is there twice; raters would see the same clips twice"
+            )
         seen.add((prompt, seed))
 
 
@@ -97,6 +103,20 @@ def matched(a: Sequence[Clip], b: Sequence[Clip]) -> list[tuple[Clip, Clip]]:
                 "has: both need the same prompts and seeds"
             )
     return [(clip, others[clip.prompt, clip.seed]) for clip in a]
+
+
+def check_size(pairs: Sequence[tuple[Clip, Clip]]) -> None:
+    """Refuse clips that are too large for a page, in which three bytes become four characters.
+
+    Raises:
+        UserError: They are.
+    """
+    size = sum(clip.file.stat().st_size for pair in pairs for clip in pair) * 4 // 3
+    if size > LARGEST_PAGE:
+        raise UserError(
+            f"the page of {len(pairs)} pairs would have {size / 1e6:.0f} MB, and browsers do well with "
+            f"{LARGEST_PAGE / 1e6:.0f} MB at most: take fewer prompts or seeds, or make several studies"
+        )
 
 
 def differences_of(pairs: Iterable[tuple[Clip, Clip]]) -> str:

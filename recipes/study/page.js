@@ -57,7 +57,7 @@ function load(side, pair) {
 
 function begin() {
   if (clips.some((clip) => clip.readyState < 2)) return;
-  for (const clip of clips) clip.style.aspectRatio = `${clips[0].videoWidth} / ${clips[0].videoHeight}`;
+  for (const clip of clips) clip.style.setProperty("--ratio", clips[0].videoWidth / clips[0].videoHeight);
   if (playing) restart(); else play(false);
 }
 
@@ -66,6 +66,7 @@ function show(at) {
   const done = at >= study.pairs.length;
   $("rating").hidden = done;
   $("finished").hidden = !done;
+  $("download").className = done ? "main" : "plain";
   for (const url of urls) URL.revokeObjectURL(url);
   urls = [];
   if (done) { play(false); return mark(); }

@@ -7,13 +7,9 @@ import json
 from importlib.resources import files
 from xml.etree.ElementTree import Element
 
-from ..errors import UserError
 from ..report.markup import document, el, page_head
 from .plan import Study
 from .questions import Question
-
-LARGEST = 200_000_000
-"""Bytes of a page; browsers become slow with more, and mail and chats refuse far less."""
 
 ANSWERS = (("left", "Left"), ("none", "No difference"), ("right", "Right"))
 """What votes say, and what raters read."""
@@ -29,27 +25,8 @@ KEYS = (
 )
 
 
-def check_size(study: Study) -> None:
-    """Refuse clips that are too large for a page.
-
-    Raises:
-        UserError: They are.
-    """
-    size = sum(clip.file.stat().st_size for pair in study.pairs for clip in (pair.left, pair.right)) * 4 // 3
-    if size > LARGEST:
-        raise UserError(
-            f"the page of {len(study.pairs)} pairs would have {size / 1e6:.0f} MB, and browsers do well with "
-            f"{LARGEST / 1e6:.0f} MB at most: take fewer prompts or seeds, or several studies"
-        )
-
-
 def make_page(study: Study) -> bytes:
-    """The page, as an HTML file.
-
-    Raises:
-        UserError: It would be too large.
-    """
-    check_size(study)
+    """The page, as an HTML file."""
     style, script = (files(__package__).joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     told = {
         "study": study.name,
@@ -58,7 +35,11 @@ def make_page(study: Study) -> bytes:
     }
     data = json.dumps(told, ensure_ascii=False).replace("<", "\\u003c")  # a prompt may end a script
     clips = [
-        el("script", {"type": "text/plain", "id": f"{side}-{pair.name}"}, base64.b64encode(clip.file.read_bytes()).decode())
+        el(
+            "script",
+            {"type": "text/plain", "id": f"{side}-{pair.name}"},
+            base64.b64encode(clip.file.read_bytes()).decode(),
+        )
         for pair in study.pairs
         for side, clip in (("left", pair.left), ("right", pair.right))
     ]

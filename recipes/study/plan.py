@@ -85,7 +85,9 @@ def plan(pairs: Sequence[tuple[Clip, Clip]], of: Mapping[str, Any], questions: S
         of: See `about`.
         questions: The questions.
     """
-    contents = [hashlib.sha256(clip.file.read_bytes()).hexdigest() for side in zip(*pairs, strict=True) for clip in side]
+    contents = [
+        hashlib.sha256(clip.file.read_bytes()).hexdigest() for side in zip(*pairs, strict=True) for clip in side
+    ]
     prompts = [[a.prompt, a.seed] for a, _ in pairs]
     secret = hashlib.sha256(json.dumps([of["seed"], of["questions"], prompts, contents]).encode()).hexdigest()
     draw = random.Random(secret)
@@ -129,7 +131,9 @@ def read_key(file: Path) -> Key:
         of = {name: found[name] for name in ("a", "b", "seed", "questions")}
         left = {name: pair["left"] for name, pair in found["pairs"].items()}
         asked = {(pair["prompt"], pair["seed"]) for pair in found["pairs"].values()}
-        if not (isinstance(found["study"], str) and isinstance(of["questions"], dict) and set(left.values()) <= {*"ab"}):
+        if not (
+            isinstance(found["study"], str) and isinstance(of["questions"], dict) and set(left.values()) <= {*"ab"}
+        ):
             raise ValueError
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}") from error

@@ -66,10 +66,10 @@ def tally(key: Key, ballots: Sequence[Ballot]) -> dict[str, Tally]:
 
 
 def wilson(wins: float, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of a share by Wilson's score (E. B. Wilson, JASA 22, 1927).
+    r"""The interval of a share by Wilson's score (E. B. Wilson, JASA 22, 1927).
 
-    Its ends are the shares $p$ with $|wins / count - p| = z \\sqrt{p (1 - p) / count}$. A vote of no difference may count
-    as half a win: such votes vary less than whole ones, so that the interval is rather too wide.
+    Its ends are the shares $p$ with $|wins / count - p| = z \sqrt{p (1 - p) / count}$. A vote of no difference may
+    count as half a win: such votes vary less than whole ones, so that the interval is rather too wide.
 
     Args:
         wins: How many of `count` there are.
@@ -89,10 +89,10 @@ def wilson(wins: float, count: int, level: float = LEVEL) -> tuple[float, float]
 
 
 def alpha(units: Iterable[Sequence[str]]) -> float:
-    """Krippendorff's alpha for labels without an order (Krippendorff 2011, "Computing Krippendorff's Alpha-Reliability").
+    """Krippendorff's alpha for labels without an order ("Computing Krippendorff's Alpha-Reliability", 2011, part C).
 
-    1 is full agreement, 0 what chance gives, below 0 less than chance. Units may have any number of labels: missing votes
-    need no filling in. Those with fewer than two say nothing of agreement, and are left out.
+    1 is full agreement, 0 what chance gives, below 0 less than chance. Units may have any number of labels: missing
+    votes need no filling in. Those with fewer than two say nothing of agreement, and are left out.
 
     Args:
         units: The labels of each unit, one for each rater who gave one.
@@ -128,7 +128,9 @@ def table(tallies: dict[str, Tally]) -> str:
     ]
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     return "\n".join(
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))])
+        "  ".join(
+            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        )
         for row in (head, *rows)
     )
 

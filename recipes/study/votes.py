@@ -44,12 +44,12 @@ def read_ballots(files: Sequence[Path]) -> list[Ballot]:
         for other in ballots:
             if other.study != ballot.study:
                 raise UserError(
-                    f"{file} is of the study {ballot.study}, and {other.file} of {other.study}: tally one study at a time"
+                    f"{file} is of the study {ballot.study}, and {other.file} of {other.study}: tally one at a time"
                 )
             if other.rater.casefold() == ballot.rater.casefold():
                 raise UserError(
-                    f"{other.file} and {file} are both of {ballot.rater}: leave out the older one, whose votes the newer "
-                    "has, too; of two people of that name, change the field rater of one"
+                    f"{other.file} and {file} are both of {ballot.rater}: leave out the older one, whose votes the "
+                    "newer has, too; of two people of that name, change the field rater of one"
                 )
         ballots.append(ballot)
     return ballots
@@ -61,8 +61,8 @@ def find_key(study: str, votes: Sequence[Path], given: Path | None) -> tuple[Pat
     Args:
         study: The name of the study.
         votes: Files of votes: it may be beside them.
-        given: The file, or its folder, if the user names it; None: looked for beside the votes, here, and in the folders
-            of ``studies``.
+        given: The file, or its folder, if the user names it; None: looked for beside the votes, here, and in the
+            folders of ``studies``.
 
     Raises:
         UserError: There is none, or it is of another study.
