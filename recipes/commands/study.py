@@ -74,7 +74,7 @@ def _of_videos(
     if folders[0].resolve() == folders[1].resolve():
         raise UserError(f"{folders[0]} and {folders[1]} are one folder: there is nothing to compare")
     pairs = matched(a, b)
-    of = about(*options.runs, questions, options.seed)
+    of = about(options.runs, questions, options.seed)
     if options.out is not None:
         check_folder(options.out, of, [(clip.prompt, clip.seed) for clip in a])
     _write(options.out, pairs, of, questions)
@@ -104,12 +104,16 @@ def _of_runs(options: argparse.Namespace, questions: Sequence[Question], setting
     for side, folder, count, scale in zip("ab", runs, steps, guidance, strict=True):
         one = None if count is None else [count], None if scale is None else [scale]
         points.append(Point(side, side, sources_of([folder], *one, settings), []))
+    if points[0].sources == points[1].sources:
+        raise UserError(
+            f"{' and '.join(options.runs)} are one model with the same settings: there is nothing to compare"
+        )
     requests = requests_of(wishes, options.num, options.seed, options.fps or usual_fps(runs[0]))
     asked = [(request.prompt, request.seed) for request in requests]
     check_pairs(asked, f"--prompts {options.file}")
     for point in points:
         point.shape()  # what is wrong is said before weights are read
-    of = about(*_names(options), questions, options.seed)
+    of = about(_names(options), questions, options.seed)
     machine = machine_of(options)
     if options.out is not None:
         check_folder(options.out, of, asked)

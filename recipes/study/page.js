@@ -57,7 +57,7 @@ function load(side, pair) {
 
 function begin() {
   if (clips.some((clip) => clip.readyState < 2)) return;
-  for (const clip of clips) clip.style.setProperty("--ratio", clips[0].videoWidth / clips[0].videoHeight);
+  $("clips").style.setProperty("--ratio", clips[0].videoWidth / clips[0].videoHeight);
   if (playing) restart(); else play(false);
 }
 

@@ -76,8 +76,8 @@ def _rating(questions: tuple[Question, ...]) -> Element:
         "section", {"id": "rating", "aria-labelledby": "text"},
         el("p", {"id": "number", "class": "note"}),
         el("h2", {"id": "text", "tabindex": "-1"}),
-        el("div", {"class": "clips"}, _clip("left", "Left"), _clip("right", "Right")),
-        el("div", {"class": "buttons"}, _button("replay", "Replay"), _button("pause", "Pause")),
+        el("div", {"id": "clips", "class": "clips"}, _clip("left", "Left"), _clip("right", "Right")),
+        el("div", {"class": "buttons players"}, _button("replay", "Replay"), _button("pause", "Pause")),
         el("form", {"id": "questions"}, *(_question(place, each) for place, each in enumerate(questions))),
         el("div", {"class": "buttons"}, _button("back", "Back"), _button("next", "Next pair", "main")),
     )  # fmt: skip

@@ -62,15 +62,15 @@ class Study:
         return json.dumps({"study": self.name, **self.about, "pairs": pairs}, ensure_ascii=False, indent=1).encode()
 
 
-def about(a: str, b: str, questions: Sequence[Question], seed: int) -> dict[str, Any]:
+def about(names: Sequence[str], questions: Sequence[Question], seed: int) -> dict[str, Any]:
     """What a study says of itself in its key.
 
     Args:
-        a: The first run or folder, as the user names it.
-        b: The second.
+        names: What to call A and B.
         questions: The questions.
         seed: Where order and sides come from.
     """
+    a, b = names
     return {"a": a, "b": b, "seed": seed, "questions": {each.name: each.text for each in questions}}
 
 

@@ -118,10 +118,10 @@ def _read(file: Path) -> Ballot:
 
 
 def _vote(vote: Any, place: str) -> tuple[str, str, str]:  # noqa: ANN401  # whatever a file holds
-    fields = [vote.get(name) if isinstance(vote, dict) else None for name in ("pair", "question", "answer")]
-    if not all(isinstance(field, str) for field in fields):
+    found = vote if isinstance(vote, dict) else {}
+    pair, question, answer = found.get("pair"), found.get("question"), found.get("answer")
+    if not (isinstance(pair, str) and isinstance(question, str) and isinstance(answer, str)):
         raise UserError(f"{place}: pair, question and answer must be texts")
-    pair, question, answer = fields
     if answer not in ANSWERS:
         raise UserError(f"{place}: answer is {answer!r}; known: {', '.join(ANSWERS)}")
     return pair, question, answer

@@ -65,7 +65,7 @@ def drawn(folder, seed, count):
         for side in "ab":
             (folder / f"{side}{number}").write_bytes(f"{side}{number}".encode())
         pairs.append(tuple(Clip(f"prompt {number}", 0, folder / f"{side}{number}") for side in "ab"))
-    return plan(pairs, about("one", "two", QUESTIONS, seed), QUESTIONS)
+    return plan(pairs, about(["one", "two"], QUESTIONS, seed), QUESTIONS)
 
 
 def test_sides_are_balanced_and_order_is_random(tmp_path):
@@ -182,11 +182,15 @@ def test_studies_that_are_too_large_are_refused(videos, tmp_path):
             ["demo", "demo", "--prompts", "prompts.txt", "--steps", "1,2,3"],
             "--steps 1,2,3: 3 numbers; 2 or one for all",
         ),
-        (["demo", "demo", "--prompts", "prompts.txt", "--steps", "0"], "num_steps=0"),
+        (["demo", "demo", "--prompts", "prompts.txt", "--steps", "0,1"], "num_steps=0"),
         (["demo", "dmeo", "--prompts", "prompts.txt"], "Did you mean 'demo'?"),
         (["demo", "demo", "--prompts", "prompts.txt", "-n", "0"], "-n 0: it must be at least 1"),
-        (["demo", "demo", "--prompts", "prompts.txt", "-n", "501"], "501 pairs; a study has at most 500"),
-        (["demo", "demo", "--prompts", "twice.txt"], "'a red circle' with seed 0 is there twice"),
+        (["demo", "demo", "--prompts", "prompts.txt"], "are one model with the same settings"),
+        (
+            ["demo", "demo", "--prompts", "prompts.txt", "--steps", "1,2", "-n", "501"],
+            "501 pairs; a study has at most 500",
+        ),
+        (["demo", "demo", "--prompts", "twice.txt", "--steps", "1,2"], "'a red circle' with seed 0 is there twice"),
         (["demo", "demo", "--question", "Which is nicer?"], "write NAME: TEXT"),
         (["demo", "demo", "--question", "a: b", "--question", "A: c"], "there is one of the name 'A' already"),
         (["demo", "demo", "--key", "key.json"], "--key is of --tally"),

@@ -18,7 +18,7 @@ def test_the_ends_of_an_interval_are_z_deviations_away(wins, count):
     share = wins / count
     for end in (low, high):
         assert (share - end) ** 2 == pytest.approx(Z**2 * end * (1 - end) / count, abs=1e-12)
-    assert 0 <= low <= share <= high <= 1
+    assert 0 <= low <= share + 1e-12 and share - 1e-12 <= high <= 1
     mirrored = wilson(count - wins, count)
     assert (1 - high, 1 - low) == pytest.approx(mirrored)
 
