@@ -9,7 +9,7 @@ const empty = () => ({ name: "", at: 0, votes: {} });
 const state = read();
 let playing = !matchMedia("(prefers-reduced-motion: reduce)").matches;
 let asked = 0;  // the question that keys answer
-let urls = [];
+let urls = [], stale = [];
 
 function read() {
   try { return { ...empty(), ...JSON.parse(localStorage.getItem(place)) }; } catch { return empty(); }
@@ -57,6 +57,7 @@ function load(side, pair) {
 
 function begin() {
   if (clips.some((clip) => clip.readyState < 2)) return;
+  for (const url of stale.splice(0)) URL.revokeObjectURL(url);  // not before: what still loads would complain
   $("clips").style.setProperty("--ratio", clips[0].videoWidth / clips[0].videoHeight);
   if (playing) restart(); else play(false);
 }
@@ -67,7 +68,7 @@ function show(at) {
   $("rating").hidden = done;
   $("finished").hidden = !done;
   $("download").className = done ? "main" : "plain";
-  for (const url of urls) URL.revokeObjectURL(url);
+  stale.push(...urls);
   urls = [];
   if (done) { play(false); return mark(); }
   const pair = study.pairs[at];

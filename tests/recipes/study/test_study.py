@@ -59,20 +59,20 @@ def test_the_page_asks_nothing_of_other_hosts(asked):
     assert page.count("</script>") == page.count("<script")  # that of the prompt ends none
 
 
-def drawn(folder, seed, count):
+def pairs_in(folder, count):
     pairs = []
     for number in range(count):
         for side in "ab":
             (folder / f"{side}{number}").write_bytes(f"{side}{number}".encode())
         pairs.append(tuple(Clip(f"prompt {number}", 0, folder / f"{side}{number}") for side in "ab"))
-    return plan(pairs, about(["one", "two"], QUESTIONS, seed), QUESTIONS)
+    return pairs
 
 
 def test_sides_are_balanced_and_order_is_random(tmp_path):
     """A is left in half of the pairs of each study; over 300 studies, in about half of those of each prompt."""
-    left, first, extra = Counter(), Counter(), Counter()
+    left, first, extra, pairs = Counter(), Counter(), Counter(), pairs_in(tmp_path, 7)
     for seed in range(300):
-        study = drawn(tmp_path, seed, 7)
+        study = plan(pairs, about(["one", "two"], QUESTIONS, seed), QUESTIONS)
         number = sum(pair.a_is_left for pair in study.pairs)
         assert number in (3, 4)
         extra[number] += 1
