@@ -21,6 +21,7 @@ VERBS = {
     "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "sweep": ("sweep", "score one setting of sampling at several values"),
+    "study": ("study", "ask people which of two models they prefer, and tally their votes"),
     "ema": ("ema", "average the weights of a training after it, over any length"),
     "serve": ("serve", "show a page in the browser to try a model"),
     "report": ("report", "make the page of a training: curves, samples, data, recipe"),
