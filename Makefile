@@ -38,9 +38,9 @@ test-fast: install
 test-slow: install  ## Run the slow tests.
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
-test-page: install  ## Test the page of `snapvideo serve` in a browser; it needs Chromium.
+test-page: install  ## Test the pages of `snapvideo serve` and `study` in a browser; it needs Chromium.
 	$(PIP) install -e '.[serve]' playwright
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/recipes/serving
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/recipes/serving tests/recipes/study
 
 demo: install  ## Sample a shipped model, train a small one, sample that.
 	$(BIN)/snapvideo sample demo $(PROMPTS)

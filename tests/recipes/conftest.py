@@ -2,6 +2,7 @@ import contextlib
 import csv
 import io
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,15 @@ from ..components.conditioning.conftest import encoders  # noqa: F401  # a fixtu
 from ..hub import Hub, Repo
 
 PROMPT = "a red circle moves left"
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+]
+HOW = "CONTRIBUTING.md says how to have it"
 
 
 @dataclass
@@ -151,3 +161,17 @@ def pushed(hub, exported):
     files = {str(file.relative_to(exported)): file.read_bytes() for file in exported.rglob("*") if file.is_file()}
     hub.repos["user/tiny"] = Repo(files=files)
     return hub.repos["user/tiny"]
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser without a window; the test is skipped where there is none."""
+    sync_api = pytest.importorskip("playwright.sync_api", reason=f"no Playwright: {HOW}")
+    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
+    with sync_api.sync_playwright() as playwright:
+        program = next(filter(None, found), playwright.chromium.executable_path)
+        if not Path(program).is_file():
+            pytest.skip(f"no Chromium: {HOW}")
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()

@@ -14,7 +14,7 @@ from .conftest import call
 QUICK = """
 import sys
 from snapvideo.recipes.cli import main
-for words in ("--help", "--version", "fit --help", "sample --help", "sweep --help", "recipe ls", "fti"):
+for words in ("--help", "--version", "fit --help", "sample --help", "sweep --help", "study --help", "recipe ls", "fti"):
     main(words.split())
 heavy = {"torch", "lightning", "jsonargparse", "numpy", "transformers"} & set(sys.modules)
 sys.exit(f"imported {heavy}" if heavy else 0)
@@ -28,7 +28,7 @@ def test_help_imports_nothing_heavy():
         assert word in result.stdout + result.stderr
 
 
-@pytest.mark.parametrize("verb", ["", "fit", "validate", "sample", "sweep", "ema", "data", "recipe"])
+@pytest.mark.parametrize("verb", ["", "fit", "validate", "sample", "sweep", "study", "ema", "data", "recipe"])
 def test_help_fits_a_screen(verb):
     result = call(*verb.split(), "--help")
     assert result.code == 0

@@ -1,4 +1,3 @@
-import shutil
 import socket
 import subprocess
 import sys
@@ -8,29 +7,7 @@ from pathlib import Path
 
 import pytest
 
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-]
-HOW = "CONTRIBUTING.md says how to have it"
-
-
-@pytest.fixture(scope="session")
-def chromium():
-    """A browser without a window; the test is skipped where there is none."""
-    pytest.importorskip("gradio", reason=f"no Gradio: {HOW}")
-    sync_api = pytest.importorskip("playwright.sync_api", reason=f"no Playwright: {HOW}")
-    found = [shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome")]
-    with sync_api.sync_playwright() as playwright:
-        program = next(filter(None, found), playwright.chromium.executable_path)
-        if not Path(program).is_file():
-            pytest.skip(f"no Chromium: {HOW}")
-        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield browser
-        browser.close()
+from ..conftest import HOW
 
 
 @dataclass
@@ -45,6 +22,7 @@ class Served:
 @pytest.fixture(scope="session")
 def served(chromium, tmp_path_factory):
     """The page of the shipped model: one video may wait; prompts of 60 characters; uploads of a megabyte."""
+    pytest.importorskip("gradio", reason=f"no Gradio: {HOW}")
     work = tmp_path_factory.mktemp("served")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
