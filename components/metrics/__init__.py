@@ -1,5 +1,6 @@
 """Metrics of generated videos."""
 
+from .shape_frechet import ShapeFrechet
 from .shapes import ShapeAccuracy
 
-__all__ = ["ShapeAccuracy"]
+__all__ = ["ShapeAccuracy", "ShapeFrechet"]

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from snapvideo.components.interfaces import Prompt
 from snapvideo.components.media import contact_sheet, encode_png, enlarge, to_uint8, write_bytes
 from snapvideo.components.metrics import ShapeAccuracy
-from snapvideo.components.metrics.shapes import parse_caption, read_scene
+from snapvideo.components.metrics.shape_captions import parse_caption
+from snapvideo.components.metrics.shape_reader import read_scene
 from snapvideo.datamodules.shapes import caption, draw_scene
 from snapvideo.recipes.run import load_model
 
