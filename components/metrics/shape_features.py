@@ -6,7 +6,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange, reduce, repeat
+from einops import rearrange, reduce
 from torch import Tensor
 
 from .shape_captions import COLOURS, SHAPES
@@ -27,8 +27,8 @@ FEATURES = {
     "step_spread": 0.003,
     "jerk": 0.014,
     "contrast": 0.2,
-    "sharpness": 0.05,
-    "soft_edge": 0.32,
+    "sharpness": 0.02,
+    "soft_edge": 0.75,
     "grain": 0.01,
 }
 """Unit of each feature: about its standard deviation in drawn clips; of ``grain``, which these lack, 2.5 levels."""
@@ -41,28 +41,31 @@ def shape_features(videos: Tensor) -> Tensor:
     """Numbers in the order of `FEATURES`, each divided by its unit ``[B, F]``.
 
     All that differs from the background is taken as one thing, softly: nothing is decided, so that videos that are
-    nearly alike have features that are nearly alike.
+    nearly alike have features that are nearly alike. Where the thing is, is told by means of 3x3 pixels.
 
     * ``background``: median of the border; ``foreground``: mean colour of the thing, 0 to 1; ``share``: its pixels
       that have the hue of each colour.
     * ``area``: mean of the frames, in squared heights of the frame; ``area_change``: last frame less the first.
     * ``x``, ``y``: centre in the first frame, after one and two thirds and in the last, from the middle of the frame;
       ``spread``: standard deviation of the thing's pixels, in heights.
-    * ``overlap``: intersection over union with a circle, a square and a triangle of the same centre and area.
+    * ``overlap``: intersection over union with a circle, a square and a triangle of the same centre and area, mean of
+      the same four frames.
     * ``step``: mean absolute difference of neighbouring frames, values 0 to 1; ``step_spread``: standard deviation of
       its mean over pixels; ``jerk``: mean absolute second difference.
     * ``contrast``: mean of the largest differences from the background; ``sharpness``: mean of the steepest steps from
-      pixel to pixel, in contrasts; ``soft_edge``: pixels between background and thing, in heights.
+      mean to mean, in contrasts; ``soft_edge``: pixels between background and thing, in heights.
     * ``grain``: standard deviation of noise (Immerkaer 1996), values 0 to 1; edges add a little.
 
     Args:
         videos: uint8 RGB ``[B, 3, T, H, W]``.
     """
     frames = videos.float() / 255
-    height, width = frames.shape[-2:]
     border = torch.cat([frames[..., 0, :], frames[..., -1, :], frames[..., 0], frames[..., -1]], dim=-1)
     ground = rearrange(border, "b c t n -> b c (t n)").median(dim=-1).values
-    distance = reduce((frames - ground[..., None, None, None]).abs(), "b c t h w -> b t h w", "max")
+    # Means of 3x3 pixels, so that mild noise makes no things and no edges.
+    differences = rearrange(frames - ground[..., None, None, None], "b c t h w -> (b t) c h w")
+    smooth = F.avg_pool2d(differences, 3, stride=1, padding=1, count_include_pad=False)
+    distance = reduce(smooth.abs(), "(b t) c h w -> b t h w", "max", b=len(videos))
     largest = max(1, distance[0].numel() // 100)
     contrast = distance.flatten(1).topk(largest).values.mean(dim=1)
     relative = distance / contrast.clamp(min=0.15)[:, None, None, None]
@@ -71,9 +74,10 @@ def shape_features(videos: Tensor) -> Tensor:
     found = [ground, _colours(frames, thing), *_places(thing), *_changes(frames)]
     steps = [relative.diff(dim=dim).abs().flatten(1) for dim in (-2, -1)]
     edge = torch.cat(steps, dim=1).topk(largest).values.mean(dim=1)
-    soft = ((relative > 0.2) & (relative < 0.8)).float().mean(dim=(1, 2, 3)) * width
+    soft = ((relative > 0.2) & (relative < 0.8)).float().mean(dim=(1, 2, 3)) * frames.shape[-1]
     grain = F.conv2d(rearrange(frames, "b c t h w -> (b c t) 1 h w"), _GRAIN.to(frames)[None, None]).abs()
-    found += [contrast[:, None], edge[:, None], soft[:, None], reduce(grain, "(b n) 1 h w -> b 1", "mean", b=len(videos))]
+    found += [contrast[:, None], edge[:, None], soft[:, None]]
+    found += [reduce(grain, "(b n) 1 h w -> b 1", "mean", b=len(videos))]
     return torch.cat(found, dim=1) / torch.tensor(list(FEATURES.values()), device=videos.device)
 
 
@@ -106,10 +110,10 @@ def _places(thing: Tensor) -> list[Tensor]:
     area = pixels / height**2
     at = torch.linspace(0, num_frames - 1, 4).round().long()
 
-    centre = ((x * height + width / 2).flatten(), (y * height + height / 2).flatten())
-    radius = (pixels.flatten() / math.pi).sqrt()
+    centre = ((x[:, at] * height + width / 2).flatten(), (y[:, at] * height + height / 2).flatten())
+    radius = (pixels[:, at].flatten() / math.pi).sqrt()
     templates = torch.stack([template(shape, *centre, radius, height, width) for shape in SHAPES])
-    overlap = overlaps(rearrange(thing, "b t h w -> (b t) h w"), templates)
+    overlap = overlaps(rearrange(thing[:, at], "b t h w -> (b t) h w"), templates)
     best = reduce(overlap, "blur n (b t) -> blur b n", "mean", b=batch).amax(dim=0)
     return [
         torch.stack([area.mean(dim=1), area[:, -1] - area[:, 0]], dim=1),

@@ -178,7 +178,7 @@ def main() -> None:
             table.add(3, clips=name, **accuracy(SPOILT, options.scenes, spoil))
         table.add(3, clips="other captions", **accuracy(SPOILT, options.scenes, SPOILS["drawn"], shift=1))
     elif options.table == "distance":
-        counts = [options.scenes // 10, options.scenes // 3, options.scenes]
+        counts = [options.scenes // 10, options.scenes // 2, options.scenes]
         for name, spoil in SPOILS.items():
             table.add(3, clips=name, **{f"{count} clips": distance(SPOILT, count, spoil) for count in counts})
     else:
