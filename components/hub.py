@@ -45,6 +45,24 @@ def fetch_if_there(name: str, file: str, commit: str) -> Path | None:
         raise
 
 
+def fetch_folder(name: str, patterns: list[str]) -> Path:
+    """The folder of a model's files that match, where they are kept on this machine; what is here is not fetched again.
+
+    Without a network it is what was fetched before, which may be less than what matches.
+
+    Args:
+        name: ``USER/NAME``.
+        patterns: Names of files, with ``*``.
+
+    Raises:
+        ValueError: It is not there, or the Hub cannot be reached and nothing of it is here.
+    """
+    from huggingface_hub import snapshot_download
+
+    with _in_words(f"{name} cannot be fetched from the Hub"):
+        return Path(snapshot_download(name, allow_patterns=patterns, library_name="snapvideo"))
+
+
 def make_place(name: str, private: bool = False) -> None:
     """Make a place for a model on the Hub, unless it is there.
 

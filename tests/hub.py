@@ -62,6 +62,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._answer(
             (r"/api/models/([^/]+/[^/]+)(?:/revision/\w+)?", self._info),
+            (r"/api/models/([^/]+/[^/]+)/tree/(\w+)", self._tree),
             (r"/([^/]+/[^/]+)/resolve/(\w+)/(.+)", self._resolve),
             (r"/api/agent-harnesses", lambda: self._send(404, {})),  # of no use here; the client goes on without
         )
@@ -190,6 +191,14 @@ class Handler(BaseHTTPRequestHandler):
         if repo := self._repo(name):
             files = [{"rfilename": file} for file in repo.files]
             self._send(200, {"id": name, "sha": repo.commit, "private": repo.private, "siblings": files, "tags": []})
+
+    def _tree(self, name: str, commit: str) -> None:
+        if repo := self._repo(name):
+            files = [
+                {"type": "file", "path": file, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
+                for file, content in repo.files.items()
+            ]
+            self._send(200, files)
 
     def _resolve(self, name: str, commit: str, file: str) -> None:
         repo = self._repo(name)

@@ -33,7 +33,7 @@ RULES: dict[str, tuple[set[str], set[str] | None]] = {
     "components.frameworks": ({INTERFACES, LAYERS}, None),
     "components.conditioning": ({DRAWS, INTERFACES, LAYERS}, None),
     "components.sampling": ({DRAWS, INTERFACES, LAYERS}, None),
-    "components.metrics": ({INTERFACES}, None),
+    "components.metrics": ({HUB, INTERFACES}, None),
     MEDIA: (set(), None),
     POWER_AVERAGE: (set(), {"numpy"}),
     "components.callbacks": ({DRAWS, INTERFACES, MEDIA, POWER_AVERAGE}, None),

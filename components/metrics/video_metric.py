@@ -23,6 +23,14 @@ class VideoMetric(Metric, ABC):
     full_state_update = False
     uses_real = False
 
+    def __init__(self) -> None:
+        super().__init__(compute_with_cache=False)  # rows that are added would not change what is cached
+
+    @property
+    def update_called(self) -> bool:
+        """What torchmetrics would warn of: there may be rows without an `update`."""
+        return True
+
     @abstractmethod
     def observe(self, videos: Tensor, captions: Sequence[str], fps: Tensor | None = None) -> Tensor:
         """What the score needs of each video ``[B, ...]``; it does not depend on the rest of the batch.
