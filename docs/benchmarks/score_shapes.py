@@ -59,7 +59,7 @@ def main() -> None:
         texts = captions[start : start + BATCH]
         prompt = Prompt(texts, torch.full((len(texts),), 8.0), torch.full((len(texts), 2), 64.0))
         videos = to_uint8(model.sample(prompt, range(start, start + len(texts))))
-        accuracy.update(videos, texts)
+        accuracy.update(videos, texts, prompt.fps)
         shown.append(videos)
         for video, text in zip(videos, texts, strict=True):
             things = read_scene(video).things

@@ -8,8 +8,8 @@
 `reads` scores clips as they are drawn, at several sizes, lengths and frame rates, with `ShapeAccuracy`. `spoils` scores
 clips with noise (standard deviation in levels of 255), blur (in pixels), their frames shuffled, played backwards, and
 with the caption of another scene. `distance` gives `ShapeFrechet` between clips of one half of the seeds, spoilt, and
-those of the other, as drawn; `drawn` is the least that so many clips can reach. `time` gives milliseconds per video on
-one thread.
+those of the other, as drawn; `drawn` is the least that so many clips can reach. `time` gives milliseconds of processor
+time per video, on one thread.
 
 Rows of JSON go to the screen, and the table, in Markdown, to ``<out>/<table>.md``.
 """
@@ -138,10 +138,10 @@ def milliseconds(clip: Clip, count: int) -> dict[str, float]:
     result = {}
     for name, metric in (("ShapeAccuracy", ShapeAccuracy()), ("ShapeFrechet", ShapeFrechet())):
         metric.observe(videos[:2], texts[:2], fps[:2])
-        begin = time.perf_counter()
+        begin = time.process_time()
         for part in range(0, count, BATCH):
             metric.observe(videos[part : part + BATCH], texts[part : part + BATCH], fps[part : part + BATCH])
-        result[name] = 1000 * (time.perf_counter() - begin) / count
+        result[name] = 1000 * (time.process_time() - begin) / count
     return result
 
 
