@@ -205,7 +205,7 @@ def _read_thing(colour: str, distance: Tensor, piece: Tensor, fps: float | None)
     x = (soft * (torch.arange(width) + 0.5)).sum(dim=(1, 2)) / area
     y = (soft * (torch.arange(height) + 0.5)[:, None]).sum(dim=(1, 2)) / area
     radius = (area / math.pi).sqrt()
-    overlap = _overlaps(soft, torch.stack([_template(shape, x, y, radius, height, width) for shape in SHAPES]))
+    overlap = overlaps(soft, torch.stack([template(shape, x, y, radius, height, width) for shape in SHAPES]))
     at = present.cumsum(0) - 1
     each = [SHAPES[i] for i in overlap.amax(dim=0).argmax(dim=0).tolist()]
     by_frame = tuple(each[i] if there else "none" for i, there in zip(at.tolist(), present.tolist(), strict=True))
@@ -224,10 +224,10 @@ def _read_thing(colour: str, distance: Tensor, piece: Tensor, fps: float | None)
     return SeenThing(colour, shape, size, read_direction(track, num_frames), motion), by_frame
 
 
-def _template(shape: str, x: Tensor, y: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
+def template(shape: str, x: Tensor, y: Tensor, radius: Tensor, height: int, width: int) -> Tensor:
     """Coverage of the pixels ``[T, H, W]`` by a shape with its centre of mass at x, y and the area of a circle."""
-    dx = rearrange(torch.arange(width) + 0.5, "w -> 1 1 w") - rearrange(x, "t -> t 1 1")
-    dy = rearrange(torch.arange(height) + 0.5, "h -> 1 h 1") - rearrange(y, "t -> t 1 1")
+    dx = rearrange(torch.arange(width, device=x.device) + 0.5, "w -> 1 1 w") - rearrange(x, "t -> t 1 1")
+    dy = rearrange(torch.arange(height, device=x.device) + 0.5, "h -> 1 h 1") - rearrange(y, "t -> t 1 1")
     half = rearrange(radius * _HALF_SIDE[shape], "t -> t 1 1")
     if shape == "circle":
         return (half - torch.hypot(dx, dy) + 0.5).clamp(0, 1)
@@ -238,12 +238,16 @@ def _template(shape: str, x: Tensor, y: Tensor, radius: Tensor, height: int, wid
     return (slanted + 0.5).clamp(0, 1) * (half - dy + 0.5).clamp(0, 1)
 
 
-def _overlaps(mask: Tensor, templates: Tensor) -> Tensor:
-    """Intersection over union ``[blur, N, T]`` of soft masks ``[T, H, W]`` and templates ``[N, T, H, W]``."""
+def overlaps(mask: Tensor, templates: Tensor) -> Tensor:
+    """Intersection over union of soft masks ``[T, H, W]`` and templates ``[N, T, H, W]``, more and more blurred.
+
+    Returns:
+        ``[blur, N, T]``, 0 to 1.
+    """
     found = []
     for _ in range(4):
         union = torch.maximum(mask, templates).sum(dim=(-2, -1))
-        found.append(torch.minimum(mask, templates).sum(dim=(-2, -1)) / union)
+        found.append(torch.minimum(mask, templates).sum(dim=(-2, -1)) / union.clamp(min=1e-6))
         for dim in (-2, -1):  # 1 2 1, a Gaussian of 0.7 pixels; frames wrap, but things keep off the border
             templates = (templates.roll(1, dim) + 2 * templates + templates.roll(-1, dim)) / 4
     return torch.stack(found)

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .network import check_videos
 from .shape_captions import AskedScene, AskedThing, parse_caption
 from .shape_reader import SeenScene, SeenThing, read_scene
 from .video_metric import VideoMetric
@@ -70,8 +71,7 @@ class ShapeAccuracy(VideoMetric):
             ValueError: The videos are not uint8 RGB, there is not one caption and frame rate for each, or a caption
                 names no shape.
         """
-        if videos.dtype != torch.uint8 or videos.ndim != 5 or videos.shape[1] != 3:
-            raise ValueError(f"videos are {videos.dtype} {list(videos.shape)}: give uint8 [B, 3, T, H, W]")
+        check_videos(videos)
         if len(videos) != len(captions):
             raise ValueError(f"{len(captions)} captions for {len(videos)} videos: give one for each")
         rates = [None] * len(videos) if fps is None else fps.tolist()
