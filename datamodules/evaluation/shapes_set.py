@@ -23,12 +23,14 @@ class ShapesSet(EvaluationSet):
     Args:
         num_real: Real clips.
         seed: Another seed draws other scenes; none are those of training data.
+        held_out: Whether all scenes have, or none has, a combination of colour, shape and direction that training can
+            leave out (`shapes.HELD_OUT`); None: as they come.
     """
 
-    def __init__(self, num_real: int = 1024, seed: int = 0) -> None:
+    def __init__(self, num_real: int = 1024, seed: int = 0, held_out: bool | None = None) -> None:
         if num_real < 1:
             raise ValueError(f"num_real is {num_real}: it must be at least 1")
-        self.num_real, self.seed = num_real, seed
+        self.num_real, self.seed, self.held_out = num_real, seed, held_out
 
     def prompts(self, num: int, shape: VideoShape) -> list[str]:
         """See `EvaluationSet.prompts`: captions."""
@@ -44,10 +46,12 @@ class ShapesSet(EvaluationSet):
 
     def record(self) -> dict[str, Any]:
         """See `EvaluationSet.record`."""
-        return {"name": "moving shapes", "seed": self.seed, "real": self.num_real, "codec": "none, as drawn"}
+        kinds = {None: "any", True: "held-out combinations", False: "without held-out combinations"}
+        return {"name": "moving shapes", "scenes": kinds[self.held_out], "seed": self.seed, "codec": "none, as drawn"}
 
     def _scene(self, part: int, index: int, shape: VideoShape) -> Scene:
-        return draw_scene(np.random.default_rng([_OURS + self.seed, part, index]), aspect=shape.width / shape.height)
+        rng = np.random.default_rng([_OURS + self.seed, part, index])
+        return draw_scene(rng, aspect=shape.width / shape.height, held_out=self.held_out)
 
 
 class _Drawn(Dataset[RealClip | None]):

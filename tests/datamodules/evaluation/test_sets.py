@@ -9,9 +9,10 @@ import torch
 
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.components.media import write_mp4
+from snapvideo.components.metrics.shape_captions import parse_caption
 from snapvideo.datamodules.evaluation import FolderSet, MsrVtt, ShapesSet, Ucf101
 from snapvideo.datamodules.evaluation.ucf101_prompts import PROMPTS
-from snapvideo.datamodules.shapes import draw_scene, render
+from snapvideo.datamodules.shapes import HELD_OUT, draw_scene, render
 from snapvideo.datamodules.synth import write_shapes
 
 SHAPE = VideoShape(4, 16, 16)
@@ -30,7 +31,7 @@ def test_shapes_are_drawn_exactly_and_again():
 def test_shapes_are_none_that_training_draws(tmp_path):
     """Scenes of a data set of the default seed, and of seeds near it, have other places."""
     write_shapes(tmp_path / "shapes", 3, 0, size=16, workers=1)
-    train = [render(draw_scene(np.random.default_rng([seed, 0, i])), 4, 16) for seed in range(3) for i in range(4)]
+    train = [render(draw_scene(np.random.default_rng([seed, False, i])), 4, 16) for seed in range(3) for i in range(4)]
     ours = [clip.video.permute(1, 2, 3, 0).numpy() for clip in ShapesSet(num_real=8).real(SHAPE, 4.0)]
     assert not any(np.array_equal(one, other) for one in train for other in ours)
 
@@ -41,6 +42,16 @@ def test_prompts_of_shapes_begin_alike_whatever_their_number():
     assert len(set(prompts)) > 30
     captions = {clip.text for clip in ShapesSet(num_real=50).real(SHAPE, 4.0)}
     assert set(prompts) != captions, "real clips are of other scenes"
+
+
+def test_shapes_of_combinations_that_training_leaves_out():
+    for held_out in (True, False):
+        data = ShapesSet(num_real=12, held_out=held_out)
+        texts = [*data.prompts(12, SHAPE), *(clip.text for clip in data.real(SHAPE, 8.0))]
+        things = [thing for text in texts for thing in parse_caption(text).things]
+        kept = [(t.colour, t.shape) in HELD_OUT or (t.shape, t.direction) in HELD_OUT for t in things]
+        assert sum(kept) >= 24 if held_out else not any(kept)
+        assert data.record() != ShapesSet(num_real=12).record()
 
 
 def test_clips_longer_than_scenes_are_refused():
