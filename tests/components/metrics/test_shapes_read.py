@@ -38,6 +38,15 @@ def test_what_is_drawn_is_read(number, height, width, num_frames, fps):
     assert min(result.values()) >= 0.99, result
 
 
+def test_images_are_read_too():
+    """Of one frame there is no motion to score, and no caption of an image asks for one."""
+    scenes = [draw_scene(np.random.default_rng([21, i]), is_image=True) for i in range(100)]
+    images = torch.from_numpy(np.stack([render(scene, 1, 24) for scene in scenes])).permute(0, 4, 1, 2, 3)
+    result = scores(images, [caption(scene) for scene in scenes], torch.full((100,), 8.0))
+    assert all(np.isnan(result.pop(name)) for name in ("direction", "motion", "speed"))
+    assert min(result.values()) >= 0.99, result
+
+
 @pytest.fixture(scope="module")
 def clips():
     return drawn(100, 36, 64, 8, 8.0)
