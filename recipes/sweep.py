@@ -26,6 +26,9 @@ from .videos import VideoFolder
 
 Scores = Mapping[str, float]
 
+METRICS = ("ShapeAccuracy",)
+"""Those that need neither arguments nor real clips."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -72,10 +75,10 @@ def make_metric(name: str) -> Metric:
     Raises:
         UserError: There is none of that name, or it compares with real videos, which a sweep has none of.
     """
-    if "." not in name and name not in metrics.__all__:
-        near, known = did_you_mean(name, metrics.__all__), ", ".join(metrics.__all__)
+    if "." not in name and name not in METRICS:
         raise UserError(
-            f"--metric {name}: there is none of that name.{near}\nknown: {known}; your own: my_module.MyClass"
+            f"--metric {name}: there is none of that name.{did_you_mean(name, METRICS)}\n"
+            f"known: {', '.join(METRICS)}; your own: my_module.MyClass; metrics with networks: snapvideo eval"
         )
     path = name if "." in name else f"{metrics.__name__}.{name}"
     metric: Metric = build_part(Metric, {"class_path": path})  # type: ignore[type-abstract]
