@@ -36,6 +36,21 @@ SPEEDS = {"slow": 0.15, "normal": 0.3, "fast": 0.4}
 PERIODS = {"slow": 1.2, "normal": 0.8, "fast": 0.5}
 """Seconds per bounce: short enough that any second of video shows a turn."""
 
+HELD_OUT = frozenset(
+    {
+        ("red", "triangle"),
+        ("green", "circle"),
+        ("blue", "square"),
+        ("circle", "up"),
+        ("square", "left"),
+        ("triangle", "right"),
+    }
+)
+"""Combinations of a colour and a shape, or of a shape and where it moves, that training can leave out.
+
+Each colour, shape and direction occurs in others. They are fixed, so that models can be compared.
+"""
+
 _Floats = NDArray[np.floating[Any]]
 _VECTORS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1), "vertical": (0, 1), "horizontal": (1, 0)}
 _FROM_TO = {"left": "right to left", "right": "left to right", "up": "bottom to top", "down": "top to bottom"}
@@ -90,7 +105,14 @@ class Scene:
     background: str
 
 
-def draw_scene(rng: Generator, is_image: bool = False, aspect: float = 1.0) -> Scene:
+def holds_out(scene: Scene) -> bool:
+    """Whether anything in the scene is one of the `HELD_OUT` combinations."""
+    return any(
+        (thing.colour, thing.shape) in HELD_OUT or (thing.shape, thing.direction) in HELD_OUT for thing in scene.things
+    )
+
+
+def draw_scene(rng: Generator, is_image: bool = False, aspect: float = 1.0, held_out: bool | None = None) -> Scene:
     """A random scene; the same state of `rng` gives the same scene.
 
     Medium size, normal speed and a black background are as likely as all other choices together; 15% of the scenes have
@@ -100,7 +122,15 @@ def draw_scene(rng: Generator, is_image: bool = False, aspect: float = 1.0) -> S
         rng: Where chance comes from.
         is_image: Whether nothing moves.
         aspect: Width of the frame in heights, at least 1.
+        held_out: Draw again until the scene has (True), or has not (False), a `HELD_OUT` combination; None: any scene.
     """
+    while True:
+        scene = _draw_any(rng, is_image, aspect)
+        if held_out is None or holds_out(scene) == held_out:
+            return scene
+
+
+def _draw_any(rng: Generator, is_image: bool, aspect: float) -> Scene:
     background = _choose(rng, ("black", "black", "gray", "white"))
     if rng.random() >= 0.15:
         return Scene((_draw_thing(rng, tuple(COLOURS), is_image, aspect),), background)

@@ -28,6 +28,8 @@ class Shapes(JointData):
             length, 1 s, allows.
         holdout: Samples of each modality kept for validation, chosen by their names; 0 for no validation.
         num_workers: Processes that read files beside the training; 0 reads in the training process.
+        hold_out_combinations: Whether no scene has the combinations of colour, shape and direction that
+            `shapes.HELD_OUT` keeps for a test of composition.
 
     Raises:
         ValueError: A setting is out of range, or `root` holds something else.
@@ -47,6 +49,7 @@ class Shapes(JointData):
         fps: Sequence[float] = (8.0,),
         holdout: int = 0,
         num_workers: int = 0,
+        hold_out_combinations: bool = False,
     ) -> None:
         super().__init__(
             shape,
@@ -64,7 +67,16 @@ class Shapes(JointData):
         self.size = size
         self.width = width
         self.seed = seed
+        self.hold_out_combinations = hold_out_combinations
 
     def prepare_data(self) -> None:
         """Draw what is missing; a complete folder is left as it is."""
-        write_shapes(self.root, self.num_videos, self.num_images, size=self.size, seed=self.seed, width=self.width)
+        write_shapes(
+            self.root,
+            self.num_videos,
+            self.num_images,
+            size=self.size,
+            seed=self.seed,
+            width=self.width,
+            hold_out_combinations=self.hold_out_combinations,
+        )

@@ -37,6 +37,7 @@ class _Settings:
     seed: int
     width: int | None = None
     version: int = _VERSION
+    hold_out_combinations: bool = False
 
     def __post_init__(self) -> None:
         for name, least in (("num_videos", 0), ("num_images", 0), ("size", 2), ("fps", 1), ("seed", 0)):
@@ -64,6 +65,13 @@ class _Settings:
     def num_frames(self) -> int:
         return round(self.duration * self.fps)
 
+    def as_dict(self) -> dict[str, object]:
+        """As in the manifest; what folders had no choice of when they were made is told where it is chosen."""
+        values = asdict(self)
+        if not self.hold_out_combinations:
+            del values["hold_out_combinations"]
+        return values
+
 
 def write_shapes(
     out: Path,
@@ -75,6 +83,7 @@ def write_shapes(
     seed: int = 0,
     workers: int | None = None,
     width: int | None = None,
+    hold_out_combinations: bool = False,
 ) -> None:
     """Write ``videos/000000.mp4`` and ``images/000000.jpg`` and so on, each with its caption and ground truth.
 
@@ -91,11 +100,15 @@ def write_shapes(
         seed: Another seed gives other scenes.
         workers: Processes; all available cores if None.
         width: Columns of pixels, even and at least `size`; None: square frames.
+        hold_out_combinations: Whether scenes with the combinations of `shapes.HELD_OUT` are drawn again until they have
+            none. Other scenes are the same with and without.
 
     Raises:
         ValueError: A setting is out of range, or the folder holds something else.
     """
-    settings = _Settings(num_videos, num_images, size, fps, duration, seed, width)
+    settings = _Settings(
+        num_videos, num_images, size, fps, duration, seed, width, hold_out_combinations=hold_out_combinations
+    )
     if _begin(out, settings):
         return
     for name in ("videos", "images"):
@@ -118,11 +131,14 @@ def write_shapes(
 
 def _begin(out: Path, settings: _Settings) -> bool:
     """Make the folder or check that it was begun with the same settings; whether it is complete."""
-    wanted = asdict(settings)
+    wanted = settings.as_dict()
     for name in (MANIFEST, _PARTIAL):
         if (out / name).exists():
             found = json.loads((out / name).read_text())
-            changed = [f"{key} {found.get(key)}, not {wanted[key]}" for key in wanted if found.get(key) != wanted[key]]
+            keys = dict.fromkeys([*wanted, *found])
+            changed = [
+                f"{key} {found.get(key)}, not {wanted.get(key)}" for key in keys if found.get(key) != wanted.get(key)
+            ]
             if changed:
                 raise ValueError(
                     f"{out} holds shapes of {'; '.join(changed)}: choose another folder or delete this one"
@@ -149,7 +165,8 @@ def _write_item(settings: _Settings, folder: Path, index: int) -> None:
     media = folder / f"{index:06d}{'.jpg' if is_image else '.mp4'}"
     if media.exists():
         return
-    scene = draw_scene(np.random.default_rng([settings.seed, is_image, index]), is_image, settings.aspect)
+    rng = np.random.default_rng([settings.seed, is_image, index])
+    scene = draw_scene(rng, is_image, settings.aspect, held_out=False if settings.hold_out_combinations else None)
     truth = ground_truth(scene)
     media.with_suffix(".txt").write_text(f"{truth['caption']}\n")
     media.with_suffix(".json").write_text(json.dumps(truth) + "\n")

@@ -21,6 +21,8 @@ VERBS = {
     "predict": ("train", "sample the captions kept for validation, for callbacks to write"),
     "sample": ("sample", "make videos of texts with a trained or shipped model"),
     "sweep": ("sweep", "score one setting of sampling at several values"),
+    "eval": ("eval", "measure a model by a protocol: scores, intervals, the same of real clips"),
+    "compare": ("compare", "put results of eval side by side, if they were measured in the same way"),
     "study": ("study", "ask people which of two models they prefer, and tally their votes"),
     "ema": ("ema", "average the weights of a training after it, over any length"),
     "serve": ("serve", "show a page in the browser to try a model"),

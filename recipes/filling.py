@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from types import FrameType
@@ -108,7 +108,14 @@ class EndTogether(Callback):
             raise SystemExit(1)
 
 
-def make_trainer(missing: Missing, device: str, precision: str, devices: int = 1, num_nodes: int = 1) -> Trainer:
+def make_trainer(
+    missing: Missing,
+    device: str,
+    precision: str,
+    devices: int = 1,
+    num_nodes: int = 1,
+    observers: Sequence[Callback] = (),
+) -> Trainer:
     """A trainer that makes what is missing.
 
     Args:
@@ -117,6 +124,7 @@ def make_trainer(missing: Missing, device: str, precision: str, devices: int = 1
         precision: ``32-true`` or ``bf16-mixed``.
         devices: Processes, and devices, per machine.
         num_nodes: Machines.
+        observers: What sees each batch before it is written.
     """
     accelerator, _, index = device.partition(":")
     return Trainer(
@@ -126,7 +134,7 @@ def make_trainer(missing: Missing, device: str, precision: str, devices: int = 1
         strategy=DDPStrategy(timeout=PATIENCE) if devices * num_nodes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]  # Lightning lists its words
         plugins=[SLURMEnvironment(auto_requeue=False)] if SLURMEnvironment.detect() else None,  # saves no checkpoint
-        callbacks=[WriteVideos(missing), Evaluations(), EndTogether()],
+        callbacks=[*observers, WriteVideos(missing), Evaluations(), EndTogether()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -135,7 +143,13 @@ def make_trainer(missing: Missing, device: str, precision: str, devices: int = 1
     )
 
 
-def fill(trainer: Trainer, maker: Maker, missing: Missing, columns: int) -> None:
+def fill(
+    trainer: Trainer,
+    maker: Maker,
+    missing: Missing,
+    columns: int,
+    resolution: tuple[int, int] | None = None,
+) -> None:
     """Make what is missing in a folder, then its grid and contact sheet.
 
     Args:
@@ -143,6 +157,7 @@ def fill(trainer: Trainer, maker: Maker, missing: Missing, columns: int) -> None
         maker: What makes videos.
         missing: What is missing.
         columns: Videos per row of the grid.
+        resolution: See `Generation`.
 
     Raises:
         UserError: The folder cannot be used, or memory is not enough.
@@ -150,7 +165,7 @@ def fill(trainer: Trainer, maker: Maker, missing: Missing, columns: int) -> None
     folder = missing.folder
     with folder.held() if trainer.is_global_zero else nullcontext():
         with one_voice(trainer), _memory_explained(missing.batch_size):
-            trainer.predict(Generation(maker), datamodule=missing, return_predictions=False)
+            trainer.predict(Generation(maker, resolution), datamodule=missing, return_predictions=False)
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             folder.gather()

@@ -38,7 +38,7 @@ class Maker(nn.Module, ABC):
         """Videos ``[B, C, T, H, W]`` in [-1, 1] by the names of stages; those of the last stage are what it is for.
 
         Args:
-            prompt: Labels of B videos; the resolution is that of `shape`.
+            prompt: Labels of B videos.
             seeds: A seed per video, on which, with its prompt, it depends alone.
             on_evaluation: To be called at every evaluation of a denoiser.
         """
@@ -49,17 +49,18 @@ class Generation(LightningModule):
 
     Args:
         maker: What makes them.
+        resolution: Height and width of an original that the model is told; None: those of the videos.
     """
 
-    def __init__(self, maker: Maker) -> None:
+    def __init__(self, maker: Maker, resolution: tuple[int, int] | None = None) -> None:
         super().__init__()
         self.maker = maker
+        self.resolution = resolution or (maker.shape.height, maker.shape.width)
         self.on_evaluation: Callable[[], object] = lambda: None
 
     def predict_step(self, batch: list[Request], batch_idx: int) -> Mapping[str, Tensor]:
         """Videos of a batch, by stage; see `Maker.forward`."""
-        shape = self.maker.shape
-        size = torch.tensor([shape.height, shape.width], dtype=torch.float32).expand(len(batch), 2)
+        size = torch.tensor(self.resolution, dtype=torch.float32).expand(len(batch), 2)
         prompt = Prompt([request.prompt for request in batch], torch.tensor([request.fps for request in batch]), size)
         return self.maker(prompt.to(self.device), [request.seed for request in batch], self.on_evaluation)
 

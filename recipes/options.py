@@ -28,10 +28,50 @@ def add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fps", type=float, help="frames per second, asked of the model and played")
     what = "folder to write; the same command again makes what is missing in it"
     parser.add_argument("-o", "--out", type=Path, metavar="DIR", help=what)
+    add_machine(parser)
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """Add those of the machine, and of whom it runs code of."""
     parser.add_argument("--batch-size", type=int, default=8, metavar="N", help="videos at a time, per device (8)")
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, mps (the fastest there is)")
     parser.add_argument("--precision", choices=["auto", "32-true", "bf16-mixed"], default="auto")
     parser.add_argument("--trust", action="store_true", help="also run code that a model of the Hub names")
+
+
+def add_devices(parser: argparse.ArgumentParser) -> None:
+    """Add those of several devices."""
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="devices, with a process each (1)")
+    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines, with so many devices each (1)")
+
+
+def check_counts(options: argparse.Namespace) -> None:
+    """Refuse numbers of things that are below 1.
+
+    Raises:
+        UserError: One is.
+    """
+    for name, key in COUNTS.items():
+        if vars(options).get(key, 1) < 1:
+            raise UserError(f"{name} {getattr(options, key)}: it must be at least 1")
+
+
+def check_processes(options: argparse.Namespace) -> None:
+    """Refuse to work in processes that do not know of each other: each would do the work of all.
+
+    Raises:
+        UserError: Others have started more, or fewer, than options say.
+    """
+    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+    started = int(os.environ.get("WORLD_SIZE" if torchrun else "SLURM_STEP_NUM_TASKS", 1))
+    asked = options.devices * options.num_nodes
+    if (torchrun or started > 1) and started != asked:
+        raise UserError(
+            f"--devices {options.devices} --num-nodes {options.num_nodes}: that is {asked}, and "
+            f"{'torchrun' if torchrun else 'srun'} has started {started} processes; say how many each machine has"
+        )
+    if ":" in options.device and asked > 1:
+        raise UserError(f"--device {options.device} is one device, and {asked} are asked for: name their type alone")
 
 
 def wishes_of(options: argparse.Namespace, prompts: Sequence[str] = ()) -> list[Wish]:
@@ -44,9 +84,7 @@ def wishes_of(options: argparse.Namespace, prompts: Sequence[str] = ()) -> list[
     Raises:
         UserError: An option is out of range, or a prompt is not as it should be.
     """
-    for name, key in COUNTS.items():
-        if vars(options).get(key, 1) < 1:
-            raise UserError(f"{name} {getattr(options, key)}: it must be at least 1")
+    check_counts(options)
     if not 0 <= options.seed <= 2**63 - options.num:
         raise UserError(f"--seed {options.seed}: it must be at least 0, and the last of {options.num} below 2^63")
     if options.fps is not None and not in_range(options.fps):

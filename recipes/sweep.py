@@ -16,6 +16,7 @@ from torchmetrics import Metric
 from ..components import VideoDiffusion, metrics
 from ..components.interfaces import VideoShape
 from ..components.media import write_bytes
+from ..components.metrics import VideoMetric
 from .errors import UserError, did_you_mean
 from .requests import Request, batches_of
 from .run import build_part
@@ -24,6 +25,9 @@ from .stages import Stages
 from .videos import VideoFolder
 
 Scores = Mapping[str, float]
+
+METRICS = ("ShapeAccuracy",)
+"""Those that need neither arguments nor real clips."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +73,19 @@ def make_metric(name: str) -> Metric:
         name: ``ShapeAccuracy``, or the import path of a class that takes no arguments.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: There is none of that name, or it compares with real videos, which a sweep has none of.
     """
-    if "." not in name and name not in metrics.__all__:
-        near, known = did_you_mean(name, metrics.__all__), ", ".join(metrics.__all__)
+    if "." not in name and name not in METRICS:
         raise UserError(
-            f"--metric {name}: there is none of that name.{near}\nknown: {known}; your own: my_module.MyClass"
+            f"--metric {name}: there is none of that name.{did_you_mean(name, METRICS)}\n"
+            f"known: {', '.join(METRICS)}; your own: my_module.MyClass; metrics with networks: snapvideo eval"
         )
     path = name if "." in name else f"{metrics.__name__}.{name}"
     metric: Metric = build_part(Metric, {"class_path": path})  # type: ignore[type-abstract]
+    if isinstance(metric, VideoMetric) and metric.uses_real:
+        raise UserError(
+            f"--metric {name}: it compares with real videos, and a sweep has none; take another, as ShapeAccuracy"
+        )
     return metric
 
 
@@ -96,7 +104,11 @@ def score(metric: Metric, requests: Sequence[Request], read: Callable[[Request],
     """
     metric.reset()
     for batch in batches_of(requests, batch_size):
-        metric.update(torch.stack([read(request) for request in batch]), [request.prompt for request in batch])
+        videos, captions = torch.stack([read(request) for request in batch]), [request.prompt for request in batch]
+        if isinstance(metric, VideoMetric):
+            metric.update(videos, captions, torch.tensor([request.fps for request in batch]))
+        else:
+            metric.update(videos, captions)
     scores = metric.compute()
     if not isinstance(scores, Mapping) or not scores:
         raise ValueError(f"compute() gives {scores!r}: it must be scores by their names")

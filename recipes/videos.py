@@ -55,10 +55,19 @@ class VideoFolder:
         settings: What all are made with; each record has it.
         out: The folder; None: a new one in `default`, named by the time.
         default: Where new folders go.
+        gifs: Whether a GIF is beside each video.
     """
 
-    def __init__(self, requests: Sequence[Request], settings: dict[str, Any], out: Path | None, default: Path) -> None:
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        settings: dict[str, Any],
+        out: Path | None,
+        default: Path,
+        gifs: bool = True,
+    ) -> None:
         self.requests = list(requests)
+        self.gifs = gifs
         self.settings = settings
         self.out, self.default = out, default
         self.path = out or default  # `open` finds a name for a new one
@@ -131,9 +140,15 @@ class VideoFolder:
         own = {"file": f"{request.name}.mp4", "prompt": request.prompt, "seed": request.seed, "fps": request.fps}
         with _writing(self.path):
             for stage in earlier:
-                _write_clip(self.path / stage, request, stages[stage])
-            _write_clip(self.path, request, stages[result])
+                self._write_clip(self.path / stage, request, stages[stage])
+            self._write_clip(self.path, request, stages[result])
             write_bytes(self.path / f"{request.name}.json", _line(own | self.settings))
+
+    def _write_clip(self, folder: Path, request: Request, video: Tensor) -> None:
+        large = enlarge(to_uint8(video))
+        write_mp4(folder / f"{request.name}.mp4", large, request.fps)
+        if self.gifs:
+            write_bytes(folder / f"{request.name}.gif", encode_gif(large, request.fps))
 
     def gather(self) -> set[str]:
         """Make ``meta.jsonl`` of the records of all videos, and remove those beside them; whose they are."""
@@ -257,12 +272,6 @@ def new_folder(default: Path) -> Path:
             folder.mkdir(parents=True)
             break
     return folder
-
-
-def _write_clip(folder: Path, request: Request, video: Tensor) -> None:
-    large = enlarge(to_uint8(video))
-    write_mp4(folder / f"{request.name}.mp4", large, request.fps)
-    write_bytes(folder / f"{request.name}.gif", encode_gif(large, request.fps))
 
 
 def _line(record: dict[str, Any]) -> bytes:

@@ -5,6 +5,7 @@ from .frechet import FID, FVD, FrechetDistance, frechet_distance
 from .inception_score import InceptionScore
 from .network import Classifier, FeatureNetwork, ImageNetwork, VideoNetwork
 from .pretrained import CLIP, VideoMAE
+from .shape_frechet import ShapeFeatures, ShapeFrechet
 from .shapes import ShapeAccuracy
 from .torchscript import C3D, I3D, Inception
 from .video_metric import VideoMetric
@@ -23,6 +24,8 @@ __all__ = [
     "Inception",
     "InceptionScore",
     "ShapeAccuracy",
+    "ShapeFeatures",
+    "ShapeFrechet",
     "VideoMAE",
     "VideoMetric",
     "VideoNetwork",

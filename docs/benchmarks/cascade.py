@@ -98,7 +98,7 @@ def psnr(videos: Tensor, truth: Tensor) -> float:
 def accuracy(videos: Tensor, asked: Sequence[Scene]) -> dict[str, float]:
     """Shares of the videos that show what captions ask for."""
     metric = ShapeAccuracy()
-    metric.update(to_uint8(videos), [caption(scene) for scene in asked])
+    metric.update(to_uint8(videos), [caption(scene) for scene in asked], torch.full((len(asked),), FPS))
     return {name: round(float(value), 3) for name, value in metric.compute().items()}
 
 

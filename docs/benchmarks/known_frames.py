@@ -28,7 +28,7 @@ from snapvideo.components import GivenFrames, LongVideo, Reconstruction, Thresho
 from snapvideo.components.interfaces import Prompt
 from snapvideo.components.media import contact_sheet, encode_png, enlarge, to_uint8, write_bytes
 from snapvideo.components.metrics import ShapeAccuracy
-from snapvideo.components.metrics.shapes import read_scene
+from snapvideo.components.metrics.shape_reader import read_scene
 from snapvideo.datamodules.shapes import Scene, caption, draw_scene, render
 from snapvideo.recipes.run import load_model
 

@@ -21,7 +21,8 @@ from tqdm import tqdm
 from snapvideo.components.interfaces import Prompt
 from snapvideo.components.media import contact_sheet, encode_png, enlarge, to_uint8, write_bytes
 from snapvideo.components.metrics import ShapeAccuracy
-from snapvideo.components.metrics.shapes import parse_caption, read_scene
+from snapvideo.components.metrics.shape_captions import parse_caption
+from snapvideo.components.metrics.shape_reader import read_scene
 from snapvideo.datamodules.shapes import caption, draw_scene
 from snapvideo.recipes.run import load_model
 
@@ -58,7 +59,7 @@ def main() -> None:
         texts = captions[start : start + BATCH]
         prompt = Prompt(texts, torch.full((len(texts),), 8.0), torch.full((len(texts), 2), 64.0))
         videos = to_uint8(model.sample(prompt, range(start, start + len(texts))))
-        accuracy.update(videos, texts)
+        accuracy.update(videos, texts, prompt.fps)
         shown.append(videos)
         for video, text in zip(videos, texts, strict=True):
             things = read_scene(video).things

@@ -50,6 +50,8 @@ def _synth_options(synth: argparse.ArgumentParser) -> None:
     synth.add_argument("--fps", type=int, default=16, help="frames per second")
     synth.add_argument("--seed", type=int, default=0, help="another seed draws other scenes")
     synth.add_argument("--workers", type=int, metavar="N", help="processes; None: all cores")
+    what = "leave out what is kept for a test of composition, such as red triangles"
+    synth.add_argument("--hold-out-combinations", action="store_true", help=what)
 
 
 def _synth(options: argparse.Namespace) -> None:
@@ -66,6 +68,7 @@ def _synth(options: argparse.Namespace) -> None:
             fps=options.fps,
             seed=options.seed,
             workers=options.workers,
+            hold_out_combinations=options.hold_out_combinations,
         )
     except OSError as error:
         raise UserError(f"{options.out} cannot be written: {error.strerror}") from error

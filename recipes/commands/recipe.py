@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -162,6 +161,5 @@ def settings_of(names: Sequence[str], settings: Sequence[str] = ()) -> dict[str,
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ..training import read_settings
 
-    logging.getLogger("lightning").setLevel(logging.ERROR)  # after the import, which sets it
     recipes = [file for name in names for file in find_recipes(name)]
     return read_settings(recipes, settings, ["--trainer.precision=bf16-mixed"])  # a plan is for cards

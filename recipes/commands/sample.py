@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..options import add_common, machine_of, near, numbers, wishes_of
+from ..options import add_common, add_devices, check_processes, machine_of, near, numbers, wishes_of
 from ..quiet import quieten
 from ..requests import Wish, requests_of
 from ..sampling import OPTIONS, split_settings
@@ -35,7 +35,7 @@ def run(verb: str, argv: list[str]) -> None:
     steps = numbers("--steps", options.steps, int, len(names)) if options.steps else None
     guidance = numbers("--guidance", options.guidance, float, len(names)) if options.guidance else None
     wishes = _wishes(options)
-    _check_processes(options)
+    check_processes(options)
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ...components.media import grid_columns
@@ -139,8 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     add_common(parser)
     _add_length(parser)
     parser.add_argument("--checkpoint", type=Path, metavar="FILE", help="weights; default: the newest of the run")
-    parser.add_argument("--devices", type=int, default=1, metavar="N", help="devices, with a process each (1)")
-    parser.add_argument("--num-nodes", type=int, default=1, metavar="N", help="machines, with so many devices each (1)")
+    add_devices(parser)
     return parser
 
 
@@ -180,21 +179,3 @@ def _wishes(options: argparse.Namespace) -> list[Wish]:
             f"fps {own.fps:g} of {own.prompt!r} is for clips of the model's length: leave it out and set --fps"
         )
     return wishes
-
-
-def _check_processes(options: argparse.Namespace) -> None:
-    """Refuse to work in processes that do not know of each other: each would do the work of all.
-
-    Raises:
-        UserError: Others have started more, or fewer, than options say.
-    """
-    torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-    started = int(os.environ.get("WORLD_SIZE" if torchrun else "SLURM_STEP_NUM_TASKS", 1))
-    asked = options.devices * options.num_nodes
-    if (torchrun or started > 1) and started != asked:
-        raise UserError(
-            f"--devices {options.devices} --num-nodes {options.num_nodes}: that is {asked}, and "
-            f"{'torchrun' if torchrun else 'srun'} has started {started} processes; say how many each machine has"
-        )
-    if ":" in options.device and asked > 1:
-        raise UserError(f"--device {options.device} is one device, and {asked} are asked for: name their type alone")

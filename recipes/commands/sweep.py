@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..ablations import find_ablation
 from ..errors import UserError
 from ..options import Number, add_common, machine_of, near, numbers, wishes_of
 from ..quiet import quieten
@@ -45,6 +46,11 @@ class Settings(NamedTuple):
 
 def run(verb: str, argv: list[str]) -> None:
     """Sample and score at each value, print a table, say where the videos are."""
+    if argv and (file := find_ablation(argv[0])):
+        from .ablate import run as ablate
+
+        ablate(file, argv[1:])
+        return
     words, own = split_settings(argv)
     options = _parser().parse_intermixed_args(words)
     swept, rows = _rows(options)

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 
@@ -41,3 +42,8 @@ def test_without_images(tmp_path):
 def test_root_is_expanded(monkeypatch, tmp_path):
     monkeypatch.setitem(os.environ, "SHAPES", str(tmp_path))
     assert shapes(Path("$SHAPES/a")).root == tmp_path / "a"
+
+
+def test_combinations_are_held_out_where_asked(tmp_path):
+    shapes(tmp_path / "shapes", num_videos=2, num_images=2, hold_out_combinations=True).prepare_data()
+    assert json.loads((tmp_path / "shapes/shapes.json").read_text())["hold_out_combinations"] is True

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from snapvideo.datamodules import synth
-from snapvideo.datamodules.shapes import draw_scene, ground_truth, render
+from snapvideo.datamodules.shapes import HELD_OUT, draw_scene, ground_truth, holds_out, render
 from snapvideo.datamodules.synth import MANIFEST, write_shapes
 
 
@@ -106,6 +106,24 @@ def test_two_may_write_the_same_folder_at_once(tmp_path):
 def test_another_seed_gives_other_scenes(folder, tmp_path):
     write_shapes(tmp_path, num_videos=3, num_images=0, size=32, seed=1, workers=1)
     assert (tmp_path / "videos/000000.json").read_text() != (folder / "videos/000000.json").read_text()
+
+
+def test_combinations_can_be_held_out(folder, tmp_path):
+    settings = {"num_videos": 24, "num_images": 6, "size": 32, "workers": 1}
+    write_shapes(tmp_path / "a", **settings, hold_out_combinations=True)
+    assert json.loads((tmp_path / "a" / MANIFEST).read_text())["hold_out_combinations"] is True
+    ours, all_files = contents(tmp_path / "a"), contents(folder)
+    for kind, end, number in (("videos", "mp4", 24), ("images", "jpg", 6)):
+        for i in range(number):
+            rng = np.random.default_rng([0, kind == "images", i])
+            held_out = holds_out(draw_scene(rng, kind == "images"))
+            name = f"{kind}/{i:06d}"
+            assert (ours[f"{name}.{end}"] == all_files[f"{name}.{end}"]) == (not held_out)
+            truth = json.loads(ours[f"{name}.json"])
+            assert not {(t["colour"], t["shape"]) for t in truth["things"]} & HELD_OUT
+            assert not {(t["shape"], t["direction"]) for t in truth["things"]} & HELD_OUT
+    with pytest.raises(ValueError, match="hold_out_combinations True, not None"):
+        write_shapes(tmp_path / "a", **settings)
 
 
 def test_a_complete_folder_is_left_alone(folder, monkeypatch):

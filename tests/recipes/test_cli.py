@@ -207,3 +207,5 @@ def test_data_synth(tmp_path):
     assert len(list(out.glob("videos/*.mp4"))) == 2 and len(list(out.glob("images/*.jpg"))) == 1
     other = call(*words, "--seed", 1)
     assert other.code == 2 and "seed" in other.err
+    assert call(*words[:2], tmp_path / "less", *words[3:], "--hold-out-combinations").code == 0
+    assert '"hold_out_combinations": true' in (tmp_path / "less/shapes.json").read_text()

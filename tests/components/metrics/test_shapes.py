@@ -8,15 +8,16 @@ import torch
 
 from snapvideo.components.interfaces import VideoShape
 from snapvideo.components.metrics import ShapeAccuracy
-from snapvideo.components.metrics import shapes as reader
-from snapvideo.components.metrics.shapes import AskedScene, AskedThing, SeenScene, SeenThing, parse_caption, read_scene
-from snapvideo.datamodules import shapes
+from snapvideo.components.metrics.shape_captions import COLOURS
 from snapvideo.datamodules.decode import decode_video
-from snapvideo.datamodules.shapes import Scene, Thing, draw_scene, ground_truth, render
+from snapvideo.datamodules.shapes import Scene, Thing, caption, draw_scene, render
 from snapvideo.datamodules.synth import write_shapes
 
 MOVES = Thing("red", "circle", "medium", "moves", "left", "normal", 0.5, 0.5)
-ALL = ("colour", "shape", "direction", "background", "compact", "all")
+ALL = (
+    *("colour", "shape", "size", "count", "direction", "motion", "speed"),
+    *("background", "compact", "consistency", "all", "joint"),
+)
 
 
 def filmed(*things: Thing, background: str = "black", size: int = 32) -> torch.Tensor:
@@ -26,116 +27,8 @@ def filmed(*things: Thing, background: str = "black", size: int = 32) -> torch.T
 
 def scores(video: torch.Tensor, *captions: str) -> dict[str, float]:
     metric = ShapeAccuracy()
-    metric.update(video.expand(len(captions), *video.shape), captions)
+    metric.update(video.expand(len(captions), *video.shape), captions, torch.full((len(captions),), 8.0))
     return {name: float(value) for name, value in metric.compute().items()}
-
-
-# What is asked
-
-
-def test_the_reader_knows_the_words_of_the_data():
-    assert set(reader.COLOURS) == set(shapes.COLOURS)
-    assert reader.SHAPES == shapes.SHAPES
-    assert {name: (level,) * 3 for name, level in reader.BACKGROUNDS.items()} == shapes.BACKGROUNDS
-
-
-@pytest.mark.parametrize("is_image", [False, True])
-def test_captions_give_back_the_ground_truth(is_image):
-    for seed in range(1000):
-        truth = ground_truth(draw_scene(np.random.default_rng(seed), is_image))
-        asked = parse_caption(truth["caption"])
-        assert [vars(thing) for thing in asked.things] == truth["things"], truth["caption"]
-        assert (asked.background, len(asked.things)) == (truth["background"], truth["count"])
-
-
-@pytest.mark.parametrize(
-    ("text", "motion", "direction", "speed"),
-    [
-        ("A red circle moving to the left.", "moves", "left", "normal"),
-        ("a red circle moves from left to right quickly", "moves", "right", "fast"),
-        ("a red circle that moves from the left to the right", "moves", "right", "normal"),
-        ("Red circle moves upwards, slowly", "moves", "up", "slow"),
-        ("a red circle moves top to bottom on a black background", "moves", "down", "normal"),
-        ("a red circle is growing", "grows", "none", "normal"),
-        ("a red circle bouncing up and down", "bounces", "vertical", "normal"),
-        ("a red circle stays still", "stays", "none", "normal"),
-        ("a red circle", "none", "none", "normal"),
-    ],
-)
-def test_free_prompts(text, motion, direction, speed):
-    assert parse_caption(text) == AskedScene(
-        (AskedThing("red", "circle", "medium", motion, direction, speed),), "black"
-    )
-
-
-def test_both_spellings_of_gray():
-    assert parse_caption("a red circle on a grey background") == parse_caption("a red circle on a gray background")
-
-
-@pytest.mark.parametrize("text", ["", "a dog runs", "a red ball moves left", "a circle moves left"])
-def test_captions_without_a_coloured_shape_are_refused(text):
-    with pytest.raises(ValueError, match="names no coloured shape"):
-        parse_caption(text)
-
-
-# What is seen
-
-
-@pytest.mark.parametrize("size", [24, 32, 64])
-def test_a_rendered_video_is_read_exactly(size):
-    circle = replace(MOVES, y=0.25)
-    square = Thing("blue", "square", "large", "moves", "right", "slow", 0.5, 0.7)
-    assert read_scene(filmed(circle, square, background="gray", size=size)) == SeenScene(
-        (SeenThing("blue", "square", "right"), SeenThing("red", "circle", "left")), "gray", 1.0
-    )
-
-
-def test_growth_is_no_motion_even_of_a_triangle_whose_centre_of_mass_sinks():
-    thing = replace(MOVES, shape="triangle", size="large", motion="grows", direction="none")
-    assert read_scene(filmed(thing, size=64)).things == (SeenThing("red", "triangle", "none"),)
-
-
-def test_compactness_falls_with_specks():
-    video = filmed(replace(MOVES, motion="stays", direction="none"), size=32)
-    pixels = int((video[0, 0] > 127).sum())
-    video[0, :, :8:2, :8:2] = 255  # 16 specks, each a piece of its own
-    assert read_scene(video).compact == pytest.approx(pixels / (pixels + 16), abs=0.01)
-
-
-def components(mask: np.ndarray) -> list[set[tuple[int, int]]]:
-    """Connected components by flood fill."""
-    left, found = {(int(y), int(x)) for y, x in np.argwhere(mask)}, []
-    while left:
-        todo, seen = [left.pop()], set()
-        while todo:
-            y, x = todo.pop()
-            seen.add((y, x))
-            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
-            left -= near
-            todo += near
-        found.append(seen)
-    return found
-
-
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.3, 0.45, 0.9])
-def test_largest_piece_is_that_of_a_flood_fill(share):
-    masks = torch.from_numpy(np.random.default_rng(0).random((6, 20, 24)) < share)
-    for mask, piece in zip(masks, reader._largest_piece(masks), strict=True):
-        pieces = components(mask.numpy())
-        ours = {(int(y), int(x)) for y, x in piece.nonzero()}
-        assert len(ours) == max(map(len, pieces), default=0)
-        assert ours in pieces or not pieces
-
-
-def test_a_long_winding_path_is_one_piece():
-    mask = torch.zeros(2, 21, 21, dtype=torch.bool)
-    mask[:, ::2] = True  # lanes
-    mask[:, 1::4, -1] = True  # joined at their right ends
-    mask[:, 3::4, 0] = True  # and their left ends in turn
-    assert torch.equal(reader._largest_piece(mask), mask)
-
-
-# How it is scored
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +54,7 @@ def test_real_files_score_full_marks(scenes, size, is_soft):
     metric = ShapeAccuracy()
     for i, (path, text) in enumerate(scenes):
         video = decode_video(path, VideoShape(8, size, size), (8.0,), np.random.default_rng(i)).video
-        metric.update((soften(video, i) if is_soft else video)[None], [text])
+        metric.update((soften(video, i) if is_soft else video)[None], [text], torch.tensor([8.0]))
     result = metric.compute()
     assert set(result) == set(ALL)
     assert min(result.values()) >= 0.99, result
@@ -188,8 +81,8 @@ def test_noise_scores_nothing(kind, size):
         "clipped": 300 * normal,
     }[kind].clamp(0, 255)
     metric = ShapeAccuracy()
-    captions = [f"a {name} circle moves left on a gray background" for name in reader.COLOURS]
-    metric.update(videos.to(torch.uint8), captions * 2)
+    captions = [f"a {name} circle moves left on a gray background" for name in COLOURS]
+    metric.update(videos.to(torch.uint8), captions * 2, torch.full((12,), 8.0))
     result = {name: float(value) for name, value in metric.compute().items()}
     assert result == dict.fromkeys(ALL, 0.0)
 
@@ -198,8 +91,7 @@ def test_a_still_thing_does_not_move():
     video = filmed(replace(MOVES, motion="stays", direction="none"))
     assert scores(video, *(f"a red circle moves {way}" for way in ("left", "right", "up", "down"))) == {
         **dict.fromkeys(ALL, 1.0),
-        "direction": 0.0,
-        "all": 0.0,
+        **dict.fromkeys(("direction", "motion", "speed", "all", "joint"), 0.0),
     }
 
 
@@ -210,33 +102,52 @@ def test_a_still_thing_does_not_move():
         ("a magenta circle moves left", {"colour"}),
         ("a red square moves left", {"shape"}),
         ("a red triangle moves left", {"shape"}),
+        ("a large red circle moves left", {"size"}),
+        ("a small red circle moves left", {"size"}),
         ("a red circle moves right", {"direction"}),
         ("a red circle moves up", {"direction"}),
+        ("a red circle moves left, slow", {"speed"}),
+        ("a red circle moves left, fast", {"speed"}),
+        ("a red circle bounces left and right", {"motion", "speed"}),
+        ("a red circle grows", {"motion"}),
+        ("a red circle stays still", {"motion"}),
         ("a red circle moves left on a white background", {"background"}),
         ("a yellow square moves left", {"colour", "shape"}),
-        ("a red circle moves left and a blue square moves up", {"colour"}),
+        ("a red circle moves left and a blue circle moves left", {"colour", "count"}),
     ],
 )
 def test_what_is_wrong_is_told_apart(text, wrong):
+    """`all` does not know of sizes, motions, speeds and numbers."""
     result = scores(filmed(MOVES), text)
-    scored = {name for name in ALL if not np.isnan(result[name])}
-    assert {name for name in scored if result[name] == 0} == wrong | {"all"}
-    assert all(result[name] == 1 for name in scored - wrong - {"all"})
+    both = {"joint"} | ({"all"} if wrong & {"colour", "shape", "direction", "background"} else set())
+    half = {name: 0.5 for name in ("shape", "size", "direction", "motion", "speed")} if "count" in wrong else {}
+    expected = {name: 1.0 for name in ALL} | half | dict.fromkeys(wrong | both, 0.0)
+    assert {name: value for name, value in result.items() if not np.isnan(value)} == {
+        name: value for name, value in expected.items() if not np.isnan(result[name])
+    }
+    applies = {"grows": {"size", "direction", "speed"}, "stays": {"direction", "speed"}, "bounces": {"direction"}}
+    missing = next((names for word, names in applies.items() if word in text), set())
+    assert {name for name, value in result.items() if np.isnan(value)} == missing
 
 
 def test_a_second_thing_is_one_too_many():
     video = filmed(replace(MOVES, y=0.25), replace(MOVES, colour="blue", y=0.75))
-    assert scores(video, "a red circle moves left")["colour"] == 0
+    result = scores(video, "a red circle moves left")
+    assert (result["colour"], result["count"], result["joint"]) == (0, 0, 0)
     twins = scores(filmed(replace(MOVES, y=0.25), replace(MOVES, y=0.75)), "a red circle moves left")
-    assert (twins["compact"], twins["all"]) == (pytest.approx(0.5, abs=0.01), 0)
+    assert (twins["colour"], twins["count"]) == (1, 0)
+    assert (twins["compact"], twins["all"], twins["joint"]) == (pytest.approx(0.5, abs=0.01), 0, 0)
 
 
-def test_two_things_are_scored_by_their_colours_only():
-    video = filmed(replace(MOVES, y=0.25), replace(MOVES, colour="blue", shape="square", y=0.75))
-    result = scores(video, "a blue square moves left and a red circle moves left")
-    assert np.isnan(result["shape"])
-    assert np.isnan(result["direction"])
-    assert result["all"] == result["colour"] == 1
+def test_two_things_are_told_by_their_colours():
+    video = filmed(replace(MOVES, y=0.25), replace(MOVES, colour="blue", shape="square", size="small", y=0.75))
+    result = scores(video, "a small blue square moves left and a red circle moves left")
+    assert result == dict.fromkeys(ALL, 1.0)
+    result = scores(video, "a small blue square moves right and a red triangle moves left")
+    halves = {"shape": 0.5, "direction": 0.5, "joint": 0.0}
+    assert result == {**dict.fromkeys(ALL, 1.0), **halves}  # `all` holds no shapes of two things
+    result = scores(video, "a small red circle moves left and a blue square stays still")
+    assert (result["shape"], result["size"], result["motion"]) == (1, 0, 0.5)
 
 
 def test_direction_is_scored_of_moves_only():
@@ -244,23 +155,72 @@ def test_direction_is_scored_of_moves_only():
     assert scores(filmed(MOVES), "a red circle stays still", "a red circle moves left")["direction"] == 1
 
 
+def test_what_needs_seconds_is_not_scored_without_the_frame_rate():
+    metric = ShapeAccuracy()
+    black = torch.zeros(3, 8, 32, 32, dtype=torch.uint8)
+    metric.update(torch.stack([filmed(MOVES), black]), ["a red circle moves left, fast"] * 2)
+    result = {name: float(value) for name, value in metric.compute().items()}
+    assert np.isnan(result.pop("motion")) and np.isnan(result.pop("speed"))
+    assert result == dict.fromkeys(result, 0.5)
+
+
+def test_speed_is_by_the_frame_rate():
+    """The same frames, played at half the rate, go half as fast."""
+    metric, fast = ShapeAccuracy(), replace(MOVES, speed="normal")
+    metric.update(
+        filmed(fast)[None].expand(2, 3, 8, 32, 32), ["a red circle moves left, slow"] * 2, torch.tensor([4.0, 8.0])
+    )
+    assert float(metric.compute()["speed"]) == 0.5
+
+
+def test_a_thing_that_changes_its_colour_or_shape_is_not_consistent():
+    red, blue = filmed(MOVES), filmed(replace(MOVES, colour="blue"))
+    square = filmed(replace(MOVES, shape="square"))
+    for other in (blue, square):
+        video = torch.cat([red[:, :5], other[:, 5:]], dim=1)
+        result = scores(video, "a red circle moves left")
+        assert result["consistency"] == 5 / 8 and result["joint"] == 0
+    both = filmed(replace(MOVES, y=0.25), replace(MOVES, y=0.75))
+    lost = torch.cat([both[:, :4], filmed(replace(MOVES, y=0.25))[:, 4:]], dim=1)
+    assert scores(lost, "a red circle moves left")["consistency"] == 0.5
+
+
 def test_shares_are_means_over_all_updates():
     metric, text = ShapeAccuracy(), "a red circle moves left"
     black = torch.zeros(3, 8, 32, 32, dtype=torch.uint8)
     for video in (filmed(MOVES), black, black, filmed(MOVES, background="white")):
-        metric.update(video[None], [text])
+        metric.update(video[None], [text], torch.tensor([8.0]))
     assert {name: float(value) for name, value in metric.compute().items()} == {
-        "colour": 0.5,
-        "shape": 0.5,
-        "direction": 0.5,
+        **dict.fromkeys(ALL, 0.5),
         "background": 0.25,
-        "compact": 0.5,
         "all": 0.25,
+        "joint": 0.25,
     }
+
+
+def test_rows_do_not_depend_on_the_batch_and_can_be_kept():
+    scenes = [draw_scene(np.random.default_rng(i), aspect=16 / 9) for i in range(12)]
+    videos = torch.stack([torch.from_numpy(render(scene, 8, 36, 0.5, 64)) for scene in scenes]).permute(0, 4, 1, 2, 3)
+    texts, fps = [caption(scene) for scene in scenes], torch.full((12,), 16.0)
+    metric, again = ShapeAccuracy(), ShapeAccuracy()
+    rows = metric.observe(videos, texts, fps)
+    single = [metric.observe(videos[i : i + 1], texts[i : i + 1], fps[i : i + 1]) for i in range(12)]
+    assert rows.shape == (12, len(ALL)) and torch.equal(rows.nan_to_num(-1), torch.cat(single).nan_to_num(-1))
+    metric.update(videos, texts, fps)
+    for row in single:
+        again.add(row)
+    assert {name: float(x) for name, x in metric.compute().items()} == pytest.approx(
+        {name: float(x) for name, x in again.compute().items()}, nan_ok=True
+    )
 
 
 def test_read_only_uint8_videos_with_captions():
     with pytest.raises(ValueError, match="uint8"):
         ShapeAccuracy().update(torch.zeros(1, 3, 8, 32, 32), ["a red circle"])
+    video = torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8)
     with pytest.raises(ValueError, match="2 captions for 1 videos"):
-        ShapeAccuracy().update(torch.zeros(1, 3, 8, 32, 32, dtype=torch.uint8), ["a red circle"] * 2)
+        ShapeAccuracy().update(video, ["a red circle"] * 2)
+    with pytest.raises(ValueError, match="2 frame rates for 1 videos"):
+        ShapeAccuracy().update(video, ["a red circle"], torch.tensor([8.0, 8.0]))
+    with pytest.raises(ValueError, match="not with real videos"):
+        ShapeAccuracy().update(video, ["a red circle"], real=True)

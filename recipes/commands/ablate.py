@@ -1,0 +1,140 @@
+"""``snapvideo sweep ABLATION``: trainings that differ in one thing, each measured; a table and a plot of all."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..ablations import summaries
+from ..errors import UserError
+from ..options import near
+from ..quiet import quieten
+
+if TYPE_CHECKING:
+    from ..ablation import Ablation, Job
+    from ..ablation_results import Training
+    from ..results import Result
+
+OUT = Path("ablations")
+PROGRESS = "progress.json"
+
+
+def run(file: Path, argv: list[str]) -> None:
+    """Train what is not trained, measure what is not measured, print the table."""
+    options = _parser().parse_args(argv)
+    if options.jobs < 1:
+        raise UserError(f"--jobs {options.jobs}: it must be at least 1")
+    quieten(devices=False)
+    sys.path.append(os.getcwd())  # where a user's own classes are
+    from ..ablation import check_jobs, jobs_of, read_ablation
+    from ..ablation_results import table
+    from ..protocol import load_protocol
+    from ..protocols import find_protocol
+
+    ablation = read_ablation(file)
+    if options.seeds:
+        ablation = replace(ablation, seeds=options.seeds)
+    load_protocol(find_protocol(ablation.protocol), [])
+    jobs = jobs_of(ablation)
+    check_jobs(jobs)
+    out = options.out or OUT / file.stem
+    with ThreadPoolExecutor(options.jobs) as pool:
+        failed = [why for why in pool.map(lambda job: _do(job, ablation, out), jobs) if why]
+    results, trainings = _gather(ablation, jobs, out)
+    print(table(results, trainings))
+    print(f"ablation: {near(out)} (table.md, plot.svg, ablation.json, runs, logs)")
+    if failed:
+        raise UserError("\n".join([*failed, "the same command goes on with what is missing"]))
+
+
+def _do(job: Job, ablation: Ablation, out: Path) -> str:
+    """Train and measure; why not, where it fails."""
+    name = f"{job.variant}, seed {job.seed}"
+    log = out / "logs" / f"{job.label}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    run = job.model or _run_of(job, out)
+    if job.model is None and (run is None or not _is_finished(Path(run))):
+        words = ["fit", *job.training, f"--runs={out / 'runs'}", f"--name={job.label}"]
+        if run is not None:
+            words = ["fit", "--resume", str(run)]
+        print(f"{name}: trains", flush=True)
+        if code := _call(words, log):
+            return f"{name}: training ended with code {code}: {near(log)}"
+        run = _run_of(job, out)
+    print(f"{name}: is measured", flush=True)
+    place = _place(job, out)
+    words = ["eval", str(run), ablation.protocol, "-o", str(place), "--name", job.variant, *job.evaluation]
+    if code := _call(words, log):
+        return f"{name}: evaluation ended with code {code}: {near(log)}"
+    print(f"{name}: done", flush=True)
+    return ""
+
+
+def _call(words: Iterable[str], log: Path) -> int:
+    with log.open("ab") as file:
+        command = [sys.executable, "-m", "snapvideo.recipes.cli", *words]
+        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
+
+
+def _run_of(job: Job, out: Path) -> Path | None:
+    """The run folder of a training, if it has begun."""
+    return next(iter(sorted((out / "runs").glob(f"*/*-{job.label}"))), None)
+
+
+def _place(job: Job, out: Path) -> Path:
+    """Where a job is measured: another place for other options."""
+    from ..ablation import Job as kind
+
+    mark = kind(job.variant, job.seed, job.model, (*job.training, *job.evaluation), ()).label
+    return out / "evaluations" / mark
+
+
+def _is_finished(run: Path) -> bool:
+    try:
+        return json.loads((run / PROGRESS).read_text())["state"] == "finished"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def _gather(
+    ablation: Ablation, jobs: list[Job], out: Path
+) -> tuple[dict[str, dict[int, Result]], dict[str, list[Training]]]:
+    """What is measured so far, written as table and plot."""
+    from ..ablation_results import Training, write_results
+    from ..results import RESULT, read_result
+
+    results: dict[str, dict[int, Result]] = {variant.name: {} for variant in ablation.variants}
+    trainings: dict[str, list[Training]] = {variant.name: [] for variant in ablation.variants}
+    for job in jobs:
+        file = _place(job, out) / RESULT
+        if file.is_file():
+            results[job.variant][job.seed] = read_result(file)
+        run = None if job.model else _run_of(job, out)
+        if run is not None and _is_finished(run):
+            progress = json.loads((run / PROGRESS).read_text())
+            trainings[job.variant].append(Training(progress["step"], progress["clips"], progress["seconds"]))
+    write_results(out, results, trainings, ablation.scores, jobs)
+    return results, trainings
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="snapvideo sweep ABLATION",
+        usage="snapvideo sweep ABLATION [-o DIR] [--jobs N] [--seeds N ...]",
+        description="Train variants of a recipe that differ in one thing, with several seeds; measure each of them.",
+        epilog="The same command goes on where it was ended.\n\nablations\n" + "\n".join(summaries()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("-o", "--out", type=Path, metavar="DIR", help="folder to write (ablations/NAME)")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="trainings at a time, on this machine (1)")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="seeds (those of the file)")
+    return parser

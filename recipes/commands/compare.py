@@ -1,0 +1,30 @@
+"""``snapvideo compare``: results of evaluations side by side, if they were measured in the same way."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def run(verb: str, argv: list[str]) -> None:
+    """Print the table."""
+    options = _parser().parse_args(argv)
+    from ..results import find_result, read_result, refuse_different, table
+
+    results = {str(place): read_result(find_result(place, options.protocol)) for place in options.results}
+    refuse_different(results)
+    print(table(list(results.values())))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="snapvideo compare",
+        description="Put results of snapvideo eval side by side. Numbers that were not measured in the same way are "
+        "refused, with what differs.",
+        epilog="After ±: 1.96 standard deviations of the score when videos are drawn again with replacement.",
+        allow_abbrev=False,
+    )
+    what = "a run folder, the folder of an evaluation, or its result.json"
+    parser.add_argument("results", metavar="RESULT", nargs="+", type=Path, help=what)
+    parser.add_argument("--protocol", metavar="NAME", help="which results of runs that have several")
+    return parser

@@ -1,0 +1,88 @@
+"""Scores of rows, the interval that the choice of prompts and seeds leaves, and the same scores of real clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..components.metrics.video_metric import VideoMetric
+from .rows import Rows
+
+
+class Score(NamedTuple):
+    """A score.
+
+    Args:
+        value: Of the videos.
+        deviation: Standard deviation of the score of as many videos drawn with replacement; NaN: not measured.
+        real: The score of real clips. Of a score that compares with real clips: of one part of them, compared with the
+            others; no model of these data can be expected to come below it with as many videos.
+        higher_is_better: Which way is up; None: neither.
+    """
+
+    value: float
+    deviation: float
+    real: float
+    higher_is_better: bool | None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95% of the normal distribution about the value. A score is not moved by what drawing again adds to it."""
+        return self.value - 1.96 * self.deviation, self.value + 1.96 * self.deviation
+
+
+def scores_of(metrics: Mapping[str, VideoMetric], made: Rows, real: Rows, draws: int) -> dict[str, Score]:
+    """The scores of all metrics by name.
+
+    Args:
+        metrics: By their keys.
+        made: Their rows of the model's videos.
+        real: Their rows of real clips.
+        draws: Draws for the deviation.
+    """
+    found = {}
+    for key, metric in metrics.items():
+        values = _values(metric, made[key], real[key])
+        deviations = _deviations(metric, made[key], real[key], draws)
+        of_real = real_scores(metric, real[key], len(made[key]))
+        for name, value in values.items():
+            found[name] = Score(value, deviations.get(name, math.nan), of_real[name], metric.higher_is_better)
+    return found
+
+
+def real_scores(metric: VideoMetric, real: Tensor, num: int) -> dict[str, float]:
+    """Scores of real clips: of all, or of at most `num`, and of half of them, compared with the rest.
+
+    Args:
+        metric: The metric.
+        real: Its rows of real clips ``[N, ...]``.
+        num: Videos that a model made.
+    """
+    if not metric.uses_real:
+        return _values(metric, real, real)
+    mixed = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))]
+    count = min(num, len(real) // 2)
+    return _values(metric, mixed[:count], mixed[count:])
+
+
+def _values(metric: VideoMetric, made: Tensor, real: Tensor) -> dict[str, float]:
+    metric.reset()
+    if metric.uses_real:
+        metric.add(real, real=True)
+    metric.add(made)
+    return {name: float(value) for name, value in metric.compute().items()}
+
+
+def _deviations(metric: VideoMetric, made: Tensor, real: Tensor, draws: int) -> dict[str, float]:
+    """Standard deviation of each score over draws with replacement (the bootstrap, Efron 1979); none of one draw."""
+    if draws < 2:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    drawn = [
+        _values(metric, made[torch.randint(len(made), (len(made),), generator=generator)], real) for _ in range(draws)
+    ]
+    return {name: float(torch.tensor([values[name] for values in drawn]).double().std()) for name in drawn[0]}
