@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,10 @@ class Ablation:
             raise ValueError("recipes is empty: name one, or a model that is trained")
 
 
+SECTIONS: dict[str, type | None] = {part.name: None for part in fields(Ablation)} | {"variants": Variant}
+"""The settings of an ablation, and the class that one of them holds."""
+
+
 @dataclass(frozen=True)
 class Job:
     """A training to be done, unless it is of a trained model, and to be measured.
@@ -121,7 +125,7 @@ def read_ablation(file: Path) -> Ablation:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     except argparse.ArgumentError as error:
-        raise UserError(f"{file}: {explain(str(error), {'variants': Variant})}") from error
+        raise UserError(f"{file}: {explain(str(error), SECTIONS)}") from error
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
 

@@ -59,6 +59,8 @@ def explain(text: str, sections: Mapping[str, type | None]) -> str:
     finding = max(findings, key=lambda finding: finding.depth)
     kind = _load(finding.kind)
     if match := _UNKNOWN.match(finding.text):
+        if match["word"] and not match["word"].startswith("--"):
+            return f"'{match['word']}' is one word too many: settings are written --KEY VALUE"
         key = match["key"] or match["word"] or f"{match['group']}.{match['name']}"
         return finding.at_place(_no_setting(key, kind, sections))
     if match := re.match(r"Expected a dot import path string: (.+)", finding.text):
@@ -95,8 +97,6 @@ def _no_setting(key: str, kind: type | None, sections: Mapping[str, type | None]
     first, _, rest = key.removeprefix("--").partition(".")
     if kind is None and rest and sections.get(first):
         return f"{first}: {_no_setting(rest, sections[first], sections)}"
-    if kind is None and not key.startswith("--") and "." not in key and first not in sections:
-        return f"'{key}' is one word too many: settings are written --KEY VALUE"
     if kind is None:
         return f"there is no setting '{first}'.{did_you_mean(first, sections)}\nsettings: {', '.join(sections)}"
     if first == "shape" and issubclass(kind, LightningDataModule):

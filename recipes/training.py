@@ -296,7 +296,7 @@ def read_settings(
     Raises:
         UserError: A recipe or a setting is wrong.
     """
-    logging.getLogger("lightning").setLevel(logging.ERROR)  # which says that it has set a seed
+    logging.getLogger("lightning.fabric").setLevel(logging.ERROR)  # which says that it has set a seed
     parsed = _Settings([*defaults, *(f"--config={file}" for file in recipes), *settings], None, ["snapvideo", "recipe"])
     return yaml.safe_load(parsed.parser.dump(parsed.config, skip_unset=False))
 

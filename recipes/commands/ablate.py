@@ -70,7 +70,7 @@ def _do(job: Job, ablation: Ablation, out: Path) -> str:
             return f"{name}: training ended with code {code}: {near(log)}"
         run = _run_of(job, out)
     print(f"{name}: is measured", flush=True)
-    place = _place(job, out)
+    place = _place(job, run, out)
     words = ["eval", str(run), ablation.protocol, "-o", str(place), "--name", job.variant, *job.evaluation]
     if code := _call(words, log):
         return f"{name}: evaluation ended with code {code}: {near(log)}"
@@ -89,12 +89,10 @@ def _run_of(job: Job, out: Path) -> Path | None:
     return next(iter(sorted((out / "runs").glob(f"*/*-{job.label}"))), None)
 
 
-def _place(job: Job, out: Path) -> Path:
-    """Where a job is measured: another place for other options."""
-    from ..ablation import Job as kind
-
-    mark = kind(job.variant, job.seed, job.model, (*job.training, *job.evaluation), ()).label
-    return out / "evaluations" / mark
+def _place(job: Job, run: str | Path | None, out: Path) -> Path:
+    """Where a job is measured, in the run that it is of: another place for other options."""
+    mark = replace(job, training=(*job.training, *job.evaluation)).label
+    return (out if job.model or run is None else Path(run)) / "eval" / mark
 
 
 def _is_finished(run: Path) -> bool:
@@ -114,10 +112,10 @@ def _gather(
     results: dict[str, dict[int, Result]] = {variant.name: {} for variant in ablation.variants}
     trainings: dict[str, list[Training]] = {variant.name: [] for variant in ablation.variants}
     for job in jobs:
-        file = _place(job, out) / RESULT
+        run = None if job.model else _run_of(job, out)
+        file = _place(job, run, out) / RESULT
         if file.is_file():
             results[job.variant][job.seed] = read_result(file)
-        run = None if job.model else _run_of(job, out)
         if run is not None and _is_finished(run):
             progress = json.loads((run / PROGRESS).read_text())
             trainings[job.variant].append(Training(progress["step"], progress["clips"], progress["seconds"]))

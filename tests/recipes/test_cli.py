@@ -46,6 +46,7 @@ FILES = {
     "type.yaml": "sampling: {prompts: a red circle}",
     "broken.yaml": "model: [1",
     "list.yaml": "[1, 2]",
+    "scalar.yaml": "max_bad_step: 3",
 }
 
 WRONG = [
@@ -60,6 +61,7 @@ WRONG = [
     ("fit -c demo -c type.yaml", ["sampling.prompts:", "'a red circle'", "list"]),
     ("fit -c demo -c broken.yaml", ["broken.yaml", "line 1"]),
     ("fit -c demo -c list.yaml", ["list.yaml"]),
+    ("fit -c demo -c scalar.yaml", ["'max_bad_step'", "Did you mean 'max_bad_steps'?"]),
     ("fit -c demo --modle.dim 3", ["'modle'", "Did you mean 'model'?"]),
     ("fit -c demo --model.backbon.channels 3", ["model:", "'backbon'", "Did you mean 'backbone'?"]),
     ("fit -c folders --model.backbone.dim_ptch 3", ["model.backbone:", "'dim_ptch'", "Did you mean 'dim_patch'?"]),

@@ -179,7 +179,10 @@ def test_a_metric_of_ones_own(higher, work, monkeypatch):
         ([BASE, "--steps", "1,0"], "num_steps=0"),
         ([BASE, "--steps", "1,2", "--by", "al"], "--by al: it is none of the scores. Did you mean 'all'?"),
         ([BASE, "--steps", "1,2", "--metric", "ShapeAcuracy"], "Did you mean 'ShapeAccuracy'?"),
-        ([BASE, "--steps", "1,2", "--metric", "snapvideo.components.metrics.ShapeFrechet"], "it compares with real videos"),
+        (
+            [BASE, "--steps", "1,2", "--metric", "snapvideo.components.metrics.ShapeFrechet"],
+            "it compares with real videos",
+        ),
         ([BASE, "--steps", "1,2", "--metric", "nowhere.Own"], "No module named 'nowhere'"),
         ([BASE, "--steps", "1,2", "--metric", "torchmetrics.MeanMetric"], "MeanMetric cannot score videos"),
         ([BASE, "--steps", "1,2", "-n", "0"], "-n 0: it must be at least 1"),
