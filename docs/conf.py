@@ -1,9 +1,13 @@
 """How the documentation is built: `make docs`."""
 
 from importlib.metadata import version as version_of
+from pathlib import Path
+from xml.etree.ElementTree import tostring
 
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
+
+from snapvideo.recipes.ablation_results import read_outcome
 
 project = "snapvideo"
 author = "the snapvideo authors"
@@ -19,7 +23,7 @@ extensions = [
     "sphinx_copybutton",
 ]
 templates_path = ["_templates"]
-exclude_patterns = ["_build", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute", "evaluate/generated"]
 html_theme = "furo"
 html_title = f"snapvideo {version}"
 default_role = "py:obj"  # `Backbone` in a docstring links to the class
@@ -55,8 +59,19 @@ def keep_colon(app, what, name, obj, options, lines):
         lines[:0] = ["..", ""]
 
 
+def tell_results(app):
+    """Tables and plots of the records of ablations, which pages include."""
+    folder = Path(app.srcdir) / "evaluate"
+    for file in sorted((folder / "results").glob("*.json")):
+        outcome, made = read_outcome(file), folder / "generated" / file.stem
+        made.parent.mkdir(exist_ok=True)
+        made.with_suffix(".md").write_text(outcome.table() + "\n")
+        made.with_suffix(".svg").write_bytes(tostring(outcome.plot()))
+
+
 def setup(app):
     """Formulas become MathML while building: the pages load nothing from elsewhere and need no script."""
     app.add_html_math_renderer("mathml", (visit_math, None), (visit_math_block, None))
     app.config.html_math_renderer = "mathml"
     app.connect("autodoc-process-docstring", keep_colon, priority=400)
+    app.connect("builder-inited", tell_results)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -110,8 +111,9 @@ class Evaluation:
             collate_fn=list,
         )
         with tqdm(total=len(own), desc="real clips", unit="clip", disable=rank != 0 or not own) as bar:
+            names = iter(own)
             for clips in loader:
-                self._observe_clips(own[bar.n : bar.n + len(clips)], clips, device)
+                self._observe_clips(list(islice(names, len(clips))), clips, device)
                 bar.update(len(clips))
 
     def _observe_clips(self, names: list[str], clips: list[RealClip | None], device: torch.device) -> None:

@@ -42,14 +42,27 @@ class Result:
 
     def write(self, file: Path) -> None:
         """Write it as JSON; what is no number is null."""
-        scores = {
-            name: {
-                key: value if value is None or math.isfinite(value) else None for key, value in score._asdict().items()
-            }
-            for name, score in self.scores.items()
-        }
-        text = json.dumps({**vars(self), "scores": scores}, ensure_ascii=False, indent=1)
+        text = json.dumps({**vars(self), "scores": plain_scores(self.scores)}, ensure_ascii=False, indent=1)
         write_bytes(file, text.encode() + b"\n")
+
+
+def plain_scores(scores: Mapping[str, Score]) -> dict[str, dict[str, float | bool | None]]:
+    """Scores for JSON: what is no number is null."""
+    return {
+        name: {key: value if value is None or math.isfinite(value) else None for key, value in score._asdict().items()}
+        for name, score in scores.items()
+    }
+
+
+def read_scores(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
+    """What `plain_scores` was given."""
+    return {
+        name: Score(
+            **{key: math.nan if score[key] is None else score[key] for key in ("value", "deviation", "real")},
+            higher_is_better=score["higher_is_better"],
+        )
+        for name, score in plain.items()
+    }
 
 
 def read_result(file: Path) -> Result:
@@ -60,14 +73,7 @@ def read_result(file: Path) -> Result:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        scores = {
-            name: Score(
-                **{key: math.nan if score[key] is None else score[key] for key in ("value", "deviation", "real")},
-                higher_is_better=score["higher_is_better"],
-            )
-            for name, score in content.pop("scores").items()
-        }
-        return Result(**content, scores=scores)
+        return Result(**content | {"scores": read_scores(content["scores"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is no result of snapvideo eval: {error}") from error
 

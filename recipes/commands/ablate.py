@@ -20,8 +20,7 @@ from ..quiet import quieten
 
 if TYPE_CHECKING:
     from ..ablation import Ablation, Job
-    from ..ablation_results import Training
-    from ..results import Result
+    from ..ablation_results import Outcome
 
 OUT = Path("ablations")
 PROGRESS = "progress.json"
@@ -35,7 +34,6 @@ def run(file: Path, argv: list[str]) -> None:
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ..ablation import check_jobs, jobs_of, read_ablation
-    from ..ablation_results import table
     from ..protocol import load_protocol
     from ..protocols import find_protocol
 
@@ -48,8 +46,7 @@ def run(file: Path, argv: list[str]) -> None:
     out = options.out or OUT / file.stem
     with ThreadPoolExecutor(options.jobs) as pool:
         failed = [why for why in pool.map(lambda job: _do(job, ablation, out), jobs) if why]
-    results, trainings = _gather(ablation, jobs, out)
-    print(table(results, trainings))
+    print(_gather(ablation, jobs, out).table())
     print(f"ablation: {near(out)} (table.md, plot.svg, ablation.json, runs, logs)")
     if failed:
         raise UserError("\n".join([*failed, "the same command goes on with what is missing"]))
@@ -102,25 +99,28 @@ def _is_finished(run: Path) -> bool:
         return False
 
 
-def _gather(
-    ablation: Ablation, jobs: list[Job], out: Path
-) -> tuple[dict[str, dict[int, Result]], dict[str, list[Training]]]:
-    """What is measured so far, written as table and plot."""
-    from ..ablation_results import Training, write_results
+def _gather(ablation: Ablation, jobs: list[Job], out: Path) -> Outcome:
+    """What is measured so far, written."""
+    from ..ablation_results import Measured, Outcome, Training
     from ..results import RESULT, read_result
 
-    results: dict[str, dict[int, Result]] = {variant.name: {} for variant in ablation.variants}
-    trainings: dict[str, list[Training]] = {variant.name: [] for variant in ablation.variants}
+    variants: dict[str, list[Measured]] = {variant.name: [] for variant in ablation.variants}
+    environment: dict[str, object] = {}
     for job in jobs:
         run = None if job.model else _run_of(job, out)
         file = _place(job, run, out) / RESULT
-        if file.is_file():
-            results[job.variant][job.seed] = read_result(file)
-        if run is not None and _is_finished(run):
+        if not file.is_file():
+            continue
+        result, training = read_result(file), None
+        if run is not None:
             progress = json.loads((run / PROGRESS).read_text())
-            trainings[job.variant].append(Training(progress["step"], progress["clips"], progress["seconds"]))
-    write_results(out, results, trainings, ablation.scores, jobs)
-    return results, trainings
+            training = Training(progress["step"], progress["clips"], progress["seconds"])
+        variants[job.variant].append(Measured(job.seed, [job.training, job.evaluation], result.scores, training))
+        environment = {key: result.model[key] for key in ("versions", "device", "precision")}
+        environment |= {"record": result.record}
+    outcome = Outcome(ablation.protocol, variants, ablation.scores, environment)
+    outcome.write(out)
+    return outcome
 
 
 def _parser() -> argparse.ArgumentParser:

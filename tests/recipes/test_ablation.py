@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from snapvideo.recipes.ablation import jobs_of, read_ablation
+from snapvideo.recipes.ablation_results import read_outcome
 from snapvideo.recipes.ablations import shipped_ablations
 from snapvideo.recipes.commands import ablate
 from snapvideo.recipes.results import read_result
@@ -62,12 +63,13 @@ def test_variants_are_trained_measured_and_put_side_by_side(work):
     rows = {line.split("|")[1].strip(): line for line in table.splitlines()}
     assert rows["steps"].count(" 1 ") == 2 and rows["clips"].count(" 4 ") == 2 and rows["seeds"].count(" 2 ") == 2
     record = json.loads((folder / "ablations/own/ablation.json").read_text())
-    assert {job["variant"] for job in record["jobs"]} == {"k 1", "k 4"} and len(record["trainings"]["k 4"]) == 2
+    assert set(record["variants"]) == {"k 1", "k 4"} and record["environment"]["record"]["videos"] == 2
+    assert read_outcome(folder / "ablations/own/ablation.json").table() + "\n" == table
     scores = [
         read_result(file).scores["shape_fd"].value for file in folder.glob("ablations/own/runs/*/2*/eval/*/result.json")
     ]
     assert len(set(scores)) == 4, "of four models"
-    written = [value["shape_fd"] for own in record["scores"].values() for value in own.values()]
+    written = [one["scores"]["shape_fd"]["value"] for own in record["variants"].values() for one in own]
     assert sorted(written) == sorted(scores)
     plot = ElementTree.parse(folder / "ablations/own/plot.svg")
     assert len(plot.findall(".//{*}circle")) == 8, "two scores of two variants with two seeds"

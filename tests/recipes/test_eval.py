@@ -2,7 +2,10 @@
 
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 import textwrap
 
 import numpy as np
@@ -214,3 +217,21 @@ def test_a_score_of_nothing_is_no_number(tmp_path):
     rows = metric["shapes"].observe(torch.zeros(2, 3, 4, 16, 16, dtype=torch.uint8), ["a red circle"] * 2)
     scores = scores_of(metric, {"shapes": rows}, {"shapes": rows}, draws=3)
     assert math.isnan(scores["direction"].value) and scores["colour"].value == 0
+
+
+@pytest.mark.slow
+def test_two_processes_score_the_same(work):
+    """The real command; videos and real clips are shared out."""
+    for devices, batch in ((1, 4), (2, 4)):
+        words = [*FEW[:-1], batch, "--devices", devices, "-o", f"out{devices}"]
+        command = [sys.executable, "-m", "snapvideo.recipes.cli", "eval", RUN, "shapes", *words]
+        done = subprocess.run(
+            [str(word) for word in command],
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("result: ") == 1
+    one, two = (json.loads((work / f"out{devices}/result.json").read_text()) for devices in (1, 2))
+    assert one["scores"] == two["scores"] and one["record"] == two["record"]
