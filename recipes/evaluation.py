@@ -72,7 +72,7 @@ class Evaluation:
         self.protocol, self.shape, self.requests = protocol, shape, requests
         self.metrics = keyed(protocol.metrics)
         for metric in protocol.metrics:
-            metric.sync_on_compute = False  # the first process scores alone: it has the rows of all
+            metric.distributed_available_fn = lambda: False  # the first process scores alone: it has the rows of all
         self.made, self.real = RowFolder(out / "rows/made"), RowFolder(out / "rows/real")
         try:
             self.clips = protocol.clips.real(shape, protocol.fps)
