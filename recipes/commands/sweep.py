@@ -175,8 +175,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="snapvideo sweep",
         description="Make videos of the same texts and seeds at several values of one option, and score each value.",
         epilog=f"Give one of {', '.join(SWEPT.values())} several values. Of each run: 2:1, as --guidance 1:1,2:1,4:1. "
-        f"{OPTIONS} can be others than in training. An ablation in place of RUN ({', '.join(shipped_ablations())}, or a "
-        "file.yaml) trains what differs in one thing: snapvideo sweep table3 --help.",
+        f"{OPTIONS} can be others than in training. An ablation in place of RUN ({', '.join(shipped_ablations())}, "
+        "or a file.yaml) trains what differs in one thing: snapvideo sweep table3 --help.",
         allow_abbrev=False,
     )
     what = "run folder, exported or shipped model, or USER/NAME on the Hub; after it, runs of upsamplers"
