@@ -159,7 +159,7 @@ def check_jobs(jobs: Sequence[Job]) -> None:
     from .shipped import find_recipe
     from .training import read_settings
 
-    for job in {job.training: job for job in jobs if job.model is None}.values():
+    for job in {job.variant: job for job in jobs if job.model is None}.values():  # seeds are numbers
         names = [name for flag, name in pairwise(job.training) if flag == "-c"]
         try:
             read_settings([find_recipe(name) for name in names], job.training[2 * len(names) :])
