@@ -14,6 +14,7 @@ from jsonargparse import Namespace
 from ..components.interfaces import VideoShape
 from ..components.metrics.video_metric import VideoMetric
 from ..datamodules.evaluation import EvaluationSet
+from ..datamodules.evaluation.evaluation_set import digest
 from .errors import UserError
 from .explain import explain
 from .parsing import Builder, Parser, know_our_classes
@@ -70,11 +71,12 @@ class Protocol:
             wanted = "x".join(map(str, self.size))
             raise UserError(f"the protocol is of {wanted} pixels, and the model makes {shape.height}x{shape.width}")
 
-    def record(self, shape: VideoShape) -> dict[str, Any]:
+    def record(self, shape: VideoShape, prompts: Sequence[str]) -> dict[str, Any]:
         """All that a number depends on besides the model: numbers with equal records can be compared."""
         return {
             "set": self.clips.record(),
             "videos": self.num,
+            "prompts": digest(prompts),
             "frames": shape.num_frames,
             "height": shape.height,
             "width": shape.width,

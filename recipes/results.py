@@ -114,9 +114,9 @@ def refuse_different(results: Mapping[str, Result]) -> None:
     Raises:
         UserError: Two records differ; the message says in what.
     """
-    (first, one), *others = results.items()
-    for place, other in others:
-        if found := differences(one.record, other.record):
+    places = list(results)
+    for first, place in zip(places[:1] * len(places), places[1:], strict=False):
+        if found := differences(results[first].record, results[place].record):
             lines = "\n".join(f"  {difference.key}: {difference.one}  |  {difference.other}" for difference in found)
             raise UserError(f"{first} and {place} were not measured in the same way:\n{lines}")
 
@@ -129,7 +129,7 @@ def table(results: Sequence[Result]) -> str:
         scores = [result.scores.get(name) for result in results]
         known = next(score for score in scores if score is not None)
         rows.append([f"{name}{ARROWS[known.higher_is_better]}", *map(_cell, scores), number(known.real)])
-    return markdown(rows)
+    return f"{markdown(rows)}\n±: 1.96 standard deviations, over draws of the videos"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

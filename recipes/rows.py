@@ -53,13 +53,13 @@ class RowFolder:
         return self._file(name).is_file()
 
     def write(self, names: Sequence[str], rows: Rows) -> None:
-        """Write those of some videos. No rows at all: the videos cannot be used."""
+        """Write those of some videos."""
         for place, name in enumerate(names):
             own = {key: part[place].contiguous() for key, part in rows.items()}
             write_bytes(self._file(name), safetensors.torch.save(own))
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The rows of videos, of those that can be used.
+        """The rows of videos.
 
         Raises:
             UserError: Rows of one are not there, or damaged.
@@ -70,8 +70,7 @@ class RowFolder:
                 found.append(safetensors.torch.load_file(self._file(name)))
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{self._file(name)} cannot be read: {error}; begin anew in another folder") from error
-        usable = [own for own in found if own]
-        return {key: torch.stack([own[key] for own in usable]) for key in (usable[0] if usable else {})}
+        return {key: torch.stack([own[key] for own in found]) for key in (found[0] if found else {})}
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"

@@ -11,10 +11,12 @@ from snapvideo.recipes.ablation import jobs_of, read_ablation
 from snapvideo.recipes.ablation_results import read_outcome
 from snapvideo.recipes.ablations import shipped_ablations
 from snapvideo.recipes.commands import ablate
+from snapvideo.recipes.protocols import find_protocol
 from snapvideo.recipes.results import read_result
 
 from .conftest import call
 
+HELD = "held-out combinations"
 OWN = {
     "recipes": ["demo", "overlays/smoke", "overlays/smoke_unet"],
     "protocol": "shapes",
@@ -60,11 +62,11 @@ def test_variants_are_trained_measured_and_put_side_by_side(work):
     assert [words[0] for words in calls] == ["fit", "eval"] * 4
     table = (folder / "ablations/own/table.md").read_text()
     assert table in result.out + "\n" and "| k 1 " in table and "| k 4 " in table
-    rows = {line.split("|")[1].strip(): line for line in table.splitlines()}
+    rows = {line.split("|")[1].strip(): line for line in table.splitlines() if "|" in line}
     assert rows["steps"].count(" 1 ") == 2 and rows["clips"].count(" 4 ") == 2 and rows["seeds"].count(" 2 ") == 2
     record = json.loads((folder / "ablations/own/ablation.json").read_text())
     assert set(record["variants"]) == {"k 1", "k 4"} and record["environment"]["record"]["videos"] == 2
-    assert read_outcome(folder / "ablations/own/ablation.json").table() + "\n" == table
+    assert read_outcome(folder / "ablations/own/ablation.json").table() + "\n" == table and "±: " in table
     scores = [
         read_result(file).scores["shape_fd"].value for file in folder.glob("ablations/own/runs/*/2*/eval/*/result.json")
     ]
@@ -78,7 +80,7 @@ def test_variants_are_trained_measured_and_put_side_by_side(work):
 
     calls.clear()
     assert call("sweep", "own.yaml").code == 0
-    assert [words[0] for words in calls] == ["eval"] * 4, "nothing is trained again"
+    assert calls == [], "nothing is done again"
     assert (folder / "ablations/own/table.md").read_text() == table
 
 
@@ -89,11 +91,42 @@ def test_what_was_killed_goes_on(work):
     assert len(runs) == 2
     progress = json.loads((runs[0] / "progress.json").read_text())
     (runs[0] / "progress.json").write_text(json.dumps(progress | {"state": "training"}))
+    shutil.rmtree(runs[0] / "eval")
     shutil.rmtree(runs[1])
     calls.clear()
     result = call("sweep", "own.yaml", "--seeds", 0)
     assert result.code == 0, result.err
     assert sorted(words[:2] for words in calls if words[0] == "fit") == [["fit", "--resume"], ["fit", "-c"]]
+
+
+def test_what_changes_is_done_anew(work):
+    """A recipe that the ablation names, the protocol: whatever numbers depend on."""
+    folder, calls = work
+    (folder / "k.yaml").write_text("model: {framework: {init_args: {sigma_in: 2.0}}}")
+    (folder / "own.yaml").write_text(
+        yaml.safe_dump(OWN | {"recipes": [*OWN["recipes"], "k.yaml"], "variants": [{"name": "a"}], "seeds": [0]})
+    )
+    assert call("sweep", "own.yaml").code == 0
+    table = (folder / "ablations/own/table.md").read_text()
+    (folder / "k.yaml").write_text("model: {framework: {init_args: {sigma_in: 4.0}}}")
+    calls.clear()
+    assert call("sweep", "own.yaml").code == 0
+    assert [words[0] for words in calls] == ["fit", "eval"]
+    assert (folder / "ablations/own/table.md").read_text() != table
+    (folder / "own.yaml").write_text((folder / "own.yaml").read_text().replace("shapes", "shapes_unseen"))
+    calls.clear()
+    assert call("sweep", "own.yaml").code == 0
+    assert [words[0] for words in calls] == ["eval"]
+    assert read_outcome(folder / "ablations/own/ablation.json").environment["record"]["set"]["scenes"] == HELD
+
+
+def test_variants_that_are_measured_in_different_ways_are_refused(work):
+    folder, _ = work
+    other = {"name": "b", "evaluation": {"num": 3}}
+    own = {"model": "demo", "protocol": "shapes", "evaluation": OWN["evaluation"], "variants": [{"name": "a"}, other]}
+    (folder / "own.yaml").write_text(yaml.safe_dump(own))
+    result = call("sweep", "own.yaml")
+    assert result.code == 2 and "not measured in the same way" in result.err and "videos: 2  |  3" in result.err
 
 
 def test_a_training_that_fails_leaves_the_others(work):
@@ -153,8 +186,8 @@ def test_mistakes_are_told_before_the_first_training(work, changes, fragment):
 def test_a_shipped_ablation_is_right(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ablation = read_ablation(shipped_ablations()[name])
-    jobs = jobs_of(ablation)
-    assert len({job.label for job in jobs}) == len(jobs) == len(ablation.variants) * len(ablation.seeds)
+    jobs = jobs_of(ablation, find_protocol(ablation.protocol))
+    assert len({job.result for job in jobs}) == len(jobs) == len(ablation.variants) * len(ablation.seeds)
     monkeypatch.setattr(ablate, "_do", lambda job, ablation, out: "not now")
     result = call("sweep", name)
     assert "not now" in result.err, result.err
