@@ -69,8 +69,12 @@ class Ablation:
         names = [variant.name for variant in self.variants]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"variants are {names}: give at least one, all of different names")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {self.seeds}: give at least one, all different")
+        if (
+            not self.seeds
+            or len(set(self.seeds)) < len(self.seeds)
+            or not all(0 <= seed < 2**32 for seed in self.seeds)
+        ):
+            raise ValueError(f"seeds are {self.seeds}: give at least one, all different, at least 0 and below 2^32")
         trained = [*self.recipes, *self.settings, *(key for v in self.variants for key in (*v.recipes, *v.settings))]
         if self.model is not None and trained:
             raise ValueError(f"model is {self.model}, which is not trained again: leave {trained[0]} out")
@@ -121,7 +125,7 @@ def read_ablation(file: Path) -> Ablation:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     except argparse.ArgumentError as error:
-        raise UserError(f"{file}: {explain(str(error), SECTIONS)}") from error
+        raise UserError(f"{file}: {explain(str(error), SECTIONS, 'write it there')}") from error
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
 

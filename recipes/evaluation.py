@@ -23,7 +23,10 @@ from .errors import UserError
 from .protocol import Protocol
 from .requests import Request
 from .rows import RowFolder, Rows, keyed, observe
-from .scores import Score, scores_of
+from .scores import Score, scores_of, values_of
+
+LEAST = 4
+"""Real clips: two, and two others to compare them with."""
 
 
 class ObserveVideos(Callback):
@@ -67,7 +70,7 @@ class Evaluation:
         out: Where rows go.
 
     Raises:
-        UserError: There are no real clips.
+        UserError: There are not enough real clips.
     """
 
     def __init__(self, protocol: Protocol, shape: VideoShape, requests: list[Request], out: Path) -> None:
@@ -75,12 +78,14 @@ class Evaluation:
         self.metrics = keyed(protocol.metrics)
         for metric in protocol.metrics:
             metric.distributed_available_fn = lambda: False  # the first process scores alone: it has the rows of all
-        self.made, self.real = RowFolder(out / "rows/made"), RowFolder(out / "rows/real")
+        self.made, self.real = RowFolder(out / "made"), RowFolder(out / "real")
         try:
             self.clips = protocol.clips.real(shape, protocol.fps)
         except ValueError as error:
             raise UserError(f"clips: {error}") from error
         self.places = {digest([name]): place for place, name in enumerate(self.clips.names)}
+        if len(self.places) < LEAST:
+            raise UserError(f"clips: {len(self.places)} real clips, and {LEAST} are needed")
         self.unusable: list[Unusable] = []
 
     def rehearse(self, device: torch.device) -> None:
@@ -103,8 +108,8 @@ class Evaluation:
                 metric.reset()
                 for real in (False, True) if metric.uses_real else (False,):
                     metric.add(rows, real=real)
-                names = list(metric.compute())
-            except (ValueError, OSError) as error:
+                names = list(values_of(metric))
+            except Exception as error:  # whatever a class of the user's own does not like
                 raise UserError(f"metrics: {type(metric).__name__}: {error}") from error
             for name in names:
                 if (other := owners.setdefault(name, key)) != key:
@@ -145,6 +150,6 @@ class Evaluation:
         """
         made: Rows = self.made.read(request.name for request in self.requests)
         usable = list(filter(self.real.has, self.places))
-        if len(usable) < 4:
-            raise UserError(f"clips: of {len(self.places)} real clips {len(usable)} can be used, and 4 are needed")
+        if len(usable) < LEAST:
+            raise UserError(f"clips: of {len(self.places)} real clips {len(usable)} can be used, {LEAST} are needed")
         return scores_of(self.metrics, made, self.real.read(usable), self.protocol.draws), len(usable)

@@ -33,9 +33,16 @@ def observe(
         videos: uint8 ``[B, C, T, H, W]``, on the device that is to do the work.
         texts: What is asked for, or said of them.
         fps: Frames per second of each.
+
+    Raises:
+        ValueError: A metric does not give a row for each.
     """
     rates = torch.tensor(fps, device=videos.device)
-    return {key: metric.observe(videos, texts, rates).cpu() for key, metric in metrics.items()}
+    found = {key: metric.observe(videos, texts, rates).cpu() for key, metric in metrics.items()}
+    for key, rows in found.items():
+        if len(rows) != len(videos):
+            raise ValueError(f"{key}: observe() gives {len(rows)} rows of {len(videos)} videos")
+    return found
 
 
 class RowFolder:
@@ -70,7 +77,10 @@ class RowFolder:
                 found.append(safetensors.torch.load_file(self._file(name)))
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{self._file(name)} cannot be read: {error}; begin anew in another folder") from error
-        return {key: torch.stack([own[key] for own in found]) for key in (found[0] if found else {})}
+        try:
+            return {key: torch.stack([own[key] for own in found]) for key in (found[0] if found else {})}
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"rows in {self.path} are not all alike: {error}") from error
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"

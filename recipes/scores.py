@@ -69,12 +69,28 @@ def real_scores(metric: VideoMetric, real: Tensor, num: int) -> dict[str, float]
     return {name: mean(part[name] for part in parts) for name in parts[0]}
 
 
+def values_of(metric: VideoMetric) -> dict[str, float]:
+    """What a metric computes.
+
+    Raises:
+        ValueError: It is no score by name.
+    """
+    scores = metric.compute()
+    if (
+        not isinstance(scores, Mapping)
+        or not scores
+        or any(torch.as_tensor(one).numel() != 1 for one in scores.values())
+    ):
+        raise ValueError(f"compute() gives {scores!r}: it must be numbers by their names")
+    return {name: float(value) for name, value in scores.items()}
+
+
 def _values(metric: VideoMetric, made: Tensor, real: Tensor) -> dict[str, float]:
     metric.reset()
     if metric.uses_real:
         metric.add(real, real=True)
     metric.add(made)
-    return {name: float(value) for name, value in metric.compute().items()}
+    return values_of(metric)
 
 
 def _deviations(metric: VideoMetric, made: Tensor, real: Tensor, draws: int) -> dict[str, float]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from subprocess import DEVNULL, STDOUT, Popen
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -36,31 +36,40 @@ def run(file: Path, argv: list[str]) -> None:
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
     from ..ablation import jobs_of, read_ablation
-    from ..protocol import load_protocol
+    from ..interrupt import ended_by_sigterm
     from ..protocols import find_protocol
+    from .eval import protocol_of
 
     ablation = read_ablation(file)
     if options.seeds:
         ablation = replace(ablation, seeds=options.seeds)
     protocol = find_protocol(ablation.protocol)
-    load_protocol(protocol, [])
     jobs = jobs_of(ablation, protocol)
+    for words in dict.fromkeys(job.evaluation for job in jobs):
+        protocol_of(["RUN", ablation.protocol, *words])  # what is wrong is said before anything is trained
     out = options.out or OUT / file.stem
     locks: dict[str, Lock] = defaultdict(Lock)  # equal variants are one training
+    children: list[Popen[bytes]] = []
 
     def do(job: Job) -> str:
         with locks[job.run]:
-            return _do(job, ablation, out)
+            return _do(job, ablation, out, children)
 
-    with ThreadPoolExecutor(options.jobs) as pool:
-        failed = [why for why in pool.map(do, jobs) if why]
+    with ended_by_sigterm(), ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            failed = [why for why in pool.map(do, jobs) if why]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()  # a training saves its state first
+            raise
     print(_gather(ablation, jobs, out).table())
     print(f"ablation: {near(out)} (table.md, plot.svg, ablation.json, runs, logs)")
     if failed:
         raise UserError("\n".join([*failed, "the same command goes on with what is missing"]))
 
 
-def _do(job: Job, ablation: Ablation, out: Path) -> str:
+def _do(job: Job, ablation: Ablation, out: Path, children: list[Popen[bytes]]) -> str:
     """Train and measure what is not yet; why not, where it fails."""
     from ..results import RESULT
 
@@ -75,22 +84,26 @@ def _do(job: Job, ablation: Ablation, out: Path) -> str:
         if run is not None:
             words = ["fit", "--resume", str(run)]
         print(f"{name}: trains", flush=True)
-        if code := _call(words, log):
+        if code := _call(words, log, children):
             return f"{name}: training ended with code {code}: {near(log)}"
         run = _run_of(job, out)
     print(f"{name}: is measured", flush=True)
     place = _place(job, run, out)
     words = ["eval", str(run), ablation.protocol, "-o", str(place), "--name", job.variant, *job.evaluation]
-    if code := _call(words, log):
+    if code := _call(words, log, children):
         return f"{name}: evaluation ended with code {code}: {near(log)}"
     print(f"{name}: done", flush=True)
     return ""
 
 
-def _call(words: Iterable[str], log: Path) -> int:
-    with log.open("ab") as file:
-        command = [sys.executable, "-m", "snapvideo.recipes.cli", *words]
-        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
+def _call(words: Iterable[str], log: Path, children: list[Popen[bytes]]) -> int:
+    """Run a command of ours, which is among `children` meanwhile; its exit code."""
+    command = [sys.executable, "-m", "snapvideo.recipes.cli", *words]
+    with log.open("ab") as file, Popen(command, stdout=file, stderr=STDOUT, stdin=DEVNULL) as child:
+        children.append(child)
+        code = child.wait()
+        children.remove(child)
+    return code
 
 
 def _run_of(job: Job, out: Path) -> Path | None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 import time
@@ -78,6 +76,19 @@ def run(verb: str, argv: list[str]) -> None:
     _evaluate(protocol, shape, requests, maker, Result(file.stem, name, record, model, {}, {}), out, options)
 
 
+def protocol_of(argv: list[str]) -> Protocol:
+    """The protocol that a command asks for.
+
+    Raises:
+        UserError: It, or an option, is wrong.
+    """
+    from ..protocol import load_protocol
+
+    options, settings = _parser().parse_known_args(split_settings(argv)[0])
+    check_counts(options)
+    return load_protocol(find_protocol(options.words[-1]), settings)
+
+
 def _evaluate(
     protocol: Protocol,
     shape: VideoShape,
@@ -91,10 +102,10 @@ def _evaluate(
     from ..evaluation import Evaluation, ObserveVideos
     from ..filling import make_trainer
     from ..generation import Missing
-    from ..results import RESULT, table
+    from ..results import RESULT, mark_of, table
     from ..videos import VideoFolder
 
-    evaluation = Evaluation(protocol, shape, requests, out)
+    evaluation = Evaluation(protocol, shape, requests, out / "rows" / mark_of(about.record))
     settings = {**about.model, "protocol": about.record}
     videos = VideoFolder(requests, settings, out / "videos", out, gifs=False)
     videos.check()
@@ -135,14 +146,13 @@ def _requests(protocol: Protocol, shape: VideoShape) -> list[Request]:
 
 def _default_out(run: Path, protocol: str, record: dict[str, Any], model: dict[str, Any]) -> Path:
     """A folder that the same command finds again, and another one does not."""
-    from ..results import EVALUATIONS
+    from ..results import EVALUATIONS, mark_of
     from ..run import is_exported
     from ..videos import FREE
 
     settings = {key: value for key, value in model.items() if key not in FREE} | {"protocol": record}
-    mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(EVALUATIONS) if is_exported(run) else run / EVALUATIONS
-    return folder / f"{protocol}-{mark}"
+    return folder / f"{protocol}-{mark_of(settings)}"
 
 
 def _measure(

@@ -1,7 +1,12 @@
 """``snapvideo sweep ABLATION``: trainings and evaluations, with models of one step; most in this process, for speed."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from xml.etree import ElementTree
 
 import pytest
@@ -11,6 +16,8 @@ from snapvideo.recipes.ablation import jobs_of, read_ablation
 from snapvideo.recipes.ablation_results import read_outcome
 from snapvideo.recipes.ablations import shipped_ablations
 from snapvideo.recipes.commands import ablate
+from snapvideo.recipes.errors import UserError
+from snapvideo.recipes.lock import only_training
 from snapvideo.recipes.protocols import find_protocol
 from snapvideo.recipes.results import read_result
 
@@ -42,7 +49,7 @@ def work(trained, tmp_path, monkeypatch):
     """A folder with an ablation, own.yaml, and data to train on; commands run in this process."""
     calls = []
 
-    def call_here(words, log):
+    def call_here(words, log, children):
         calls.append(words)
         result = call(*words)
         log.write_text(result.out + result.err)
@@ -162,6 +169,9 @@ def test_a_trained_model_is_measured_in_several_ways(work):
         ({"variants": []}, "variants are []"),
         ({"variants": [{"name": "a"}, {"name": "a"}]}, "all of different names"),
         ({"seeds": []}, "seeds are []"),
+        ({"seeds": [-1]}, "seeds are [-1]"),
+        ({"evaluation": {"nume": 4}}, "Did you mean 'num'?"),
+        ({"variants": None}, "no variants: write it there"),
         ({"protocol": "shape"}, "Did you mean 'shapes'?"),
         ({"protocl": "shapes"}, "Did you mean 'protocol'?"),
         ({"model": "demo"}, "is not trained again"),
@@ -188,7 +198,7 @@ def test_a_shipped_ablation_is_right(name, tmp_path, monkeypatch):
     ablation = read_ablation(shipped_ablations()[name])
     jobs = jobs_of(ablation, find_protocol(ablation.protocol))
     assert len({job.result for job in jobs}) == len(jobs) == len(ablation.variants) * len(ablation.seeds)
-    monkeypatch.setattr(ablate, "_do", lambda job, ablation, out: "not now")
+    monkeypatch.setattr(ablate, "_do", lambda *_: "not now")
     result = call("sweep", name)
     assert "not now" in result.err, result.err
 
@@ -197,3 +207,31 @@ def test_a_missing_file_is_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     result = call("sweep", "none.yaml")
     assert result.code == 2 and "none.yaml cannot be read" in result.err
+
+
+@pytest.mark.slow
+def test_a_sweep_that_is_ended_ends_its_training(trained, tmp_path):
+    """The real command; the training saves its state, and the same command goes on from there."""
+    (tmp_path / "data").symlink_to(trained[0] / "data")
+    long = OWN["settings"] | {"trainer.max_steps": 100_000, "model.scheduler.max_steps": 200_000}
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(OWN | {"settings": long, "seeds": [0]}))
+    command = [sys.executable, "-m", "snapvideo.recipes.cli", "sweep", "own.yaml"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (runs := list(tmp_path.glob("ablations/own/runs/*/2*/checkpoints/step=*"))):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.terminate()
+    assert process.wait(timeout=60) == 128 + signal.SIGTERM
+    progress = json.loads((runs[0].parents[1] / "progress.json").read_text())
+    assert progress["state"] != "finished" and progress["step"] < 100_000
+    assert not only_training_by_another(runs[0].parents[1])
+
+
+def only_training_by_another(run):
+    """Whether somebody trains there."""
+    try:
+        with only_training(run):
+            return False
+    except UserError:
+        return True
