@@ -16,6 +16,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
+VERSION = 2
+"""Is raised when the same seed gives other pixels or words."""
+
 DURATION = 1.0
 """Seconds that a scene lasts: its things stay inside the frame for this long."""
 

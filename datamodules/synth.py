@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from tqdm import tqdm
 
-from .shapes import DURATION, draw_scene, ground_truth, render
+from .shapes import DURATION, VERSION, draw_scene, ground_truth, render
 from .whole_file import whole_file
 
 MANIFEST = "shapes.json"
 """Says how a folder was made; it is there when the folder is complete."""
 
 _PARTIAL = "shapes.partial.json"
-_VERSION = 2  # raise it when the same seed gives other pixels or words
 _CHUNK = 32
 
 
@@ -36,7 +35,7 @@ class _Settings:
     duration: float
     seed: int
     width: int | None = None
-    version: int = _VERSION
+    version: int = VERSION
     hold_out_combinations: bool = False
 
     def __post_init__(self) -> None:

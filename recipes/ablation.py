@@ -6,9 +6,7 @@ import argparse
 import hashlib
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ import yaml
 from .errors import UserError
 from .explain import explain
 from .parsing import Parser
+from .shipped import find_recipe
 
 Settings = dict[str, Any]
 """Values by dotted keys, as on the command line: ``{model.framework.sigma_in: 2.0}``."""
@@ -70,8 +69,12 @@ class Ablation:
         names = [variant.name for variant in self.variants]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"variants are {names}: give at least one, all of different names")
-        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds are {self.seeds}: give at least one, all different")
+        if (
+            not self.seeds
+            or len(set(self.seeds)) < len(self.seeds)
+            or not all(0 <= seed < 2**32 for seed in self.seeds)
+        ):
+            raise ValueError(f"seeds are {self.seeds}: give at least one, all different, at least 0 and below 2^32")
         trained = [*self.recipes, *self.settings, *(key for v in self.variants for key in (*v.recipes, *v.settings))]
         if self.model is not None and trained:
             raise ValueError(f"model is {self.model}, which is not trained again: leave {trained[0]} out")
@@ -93,6 +96,8 @@ class Job:
         model: The trained model; None: it is to be trained.
         training: Words of ``snapvideo fit``.
         evaluation: Words of ``snapvideo eval`` after run and protocol.
+        run: Name of the run: the same for equal settings, whatever files they come from, another for all others.
+        result: Name of what is measured of it: another one for another protocol, or other options.
     """
 
     variant: str
@@ -100,13 +105,8 @@ class Job:
     model: str | None
     training: tuple[str, ...]
     evaluation: tuple[str, ...]
-
-    @property
-    def label(self) -> str:
-        """Name of the run: the same for all jobs of one training, another for every other."""
-        mark = hashlib.sha256(json.dumps(self.training).encode()).hexdigest()[:8]
-        slug = re.sub(r"[^\w.+=-]+", "-", self.variant, flags=re.ASCII).strip("-")[:40]
-        return f"{slug or 'variant'}-s{self.seed}-{mark}"
+    run: str
+    result: str
 
 
 def read_ablation(file: Path) -> Ablation:
@@ -125,43 +125,59 @@ def read_ablation(file: Path) -> Ablation:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     except argparse.ArgumentError as error:
-        raise UserError(f"{file}: {explain(str(error), SECTIONS)}") from error
+        raise UserError(f"{file}: {explain(str(error), SECTIONS, 'write it there')}") from error
     except ValueError as error:
         raise UserError(f"{file}: {error}") from error
 
 
-def jobs_of(ablation: Ablation) -> list[Job]:
-    """All trainings and evaluations, variant by variant."""
+def jobs_of(ablation: Ablation, protocol: Path) -> list[Job]:
+    """All trainings and evaluations, variant by variant.
+
+    Args:
+        ablation: What is compared.
+        protocol: The file of its protocol.
+
+    Raises:
+        UserError: A setting of a training is wrong: that of the last is told before the first begins.
+    """
     found = []
     for variant in ablation.variants:
-        for seed in ablation.seeds:
-            recipes = [word for name in (*ablation.recipes, *variant.recipes) for word in ("-c", name)]
-            settings = words_of(ablation.settings | variant.settings)
-            evaluation = words_of(ablation.evaluation | variant.evaluation)
-            if ablation.model is not None:
-                evaluation = (*evaluation, f"--seed={seed}")
-            training = (*recipes, *settings, f"--seed_everything={seed}")
-            found.append(Job(variant.name, seed, ablation.model, training, evaluation))
+        settings = _settings(ablation, variant)
+        found += [
+            _job(ablation, variant, settings, seed, protocol.read_text(encoding="utf-8")) for seed in ablation.seeds
+        ]
     return found
+
+
+def _job(ablation: Ablation, variant: Variant, settings: Settings, seed: int, protocol: str) -> Job:
+    evaluation = words_of(ablation.evaluation | variant.evaluation)
+    if ablation.model is not None:
+        evaluation = (*evaluation, f"--seed={seed}")
+    recipes = [word for name in (*ablation.recipes, *variant.recipes) for word in ("-c", name)]
+    training = (*recipes, *words_of(ablation.settings | variant.settings), f"--seed_everything={seed}")
+    slug = re.sub(r"[^\w.+=-]+", "-", variant.name, flags=re.ASCII).strip("-")[:40] or "variant"
+    run = f"{slug}-s{seed}-{_mark(settings, seed)}"
+    result = f"{slug}-s{seed}-{_mark(settings, seed, ablation.model, protocol, evaluation)}"
+    return Job(variant.name, seed, ablation.model, training, evaluation, run, result)
+
+
+def _mark(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _settings(ablation: Ablation, variant: Variant) -> Settings:
+    """All settings of the training of a variant."""
+    from .training import read_settings
+
+    if ablation.model is not None:
+        return {}
+    recipes, words = (*ablation.recipes, *variant.recipes), words_of(ablation.settings | variant.settings)
+    try:
+        return read_settings([find_recipe(name) for name in recipes], words)
+    except UserError as error:
+        raise UserError(f"variant {variant.name!r}: {error}") from error
 
 
 def words_of(settings: Settings) -> tuple[str, ...]:
     """Settings as words of a command line."""
     return tuple(f"--{key}={value if isinstance(value, str) else json.dumps(value)}" for key, value in settings.items())
-
-
-def check_jobs(jobs: Sequence[Job]) -> None:
-    """Read the settings of all trainings, so that a mistake in the last one is told before the first begins.
-
-    Raises:
-        UserError: One is wrong; the message names the variant.
-    """
-    from .shipped import find_recipe
-    from .training import read_settings
-
-    for job in {job.variant: job for job in jobs if job.model is None}.values():  # seeds are numbers
-        names = [name for flag, name in pairwise(job.training) if flag == "-c"]
-        try:
-            read_settings([find_recipe(name) for name in names], job.training[2 * len(names) :])
-        except UserError as error:
-            raise UserError(f"variant {job.variant!r}: {error}") from error

@@ -100,7 +100,7 @@ class Outcome:
             spent = [[getattr(training, what) for training in own] for own in trainings]
             rows.append([what, *(f"{mean(values):.0f}" if values else "-" for values in spent)])
         rows.append(["seeds", *(str(len(own)) for own in self.variants.values())])
-        return markdown(rows)
+        return f"{markdown(rows)}\n\n±: standard deviation over the seeds"
 
     def plot(self) -> Element:
         """A panel for each score: a dot for each seed, a stroke at the mean, a row for each variant."""

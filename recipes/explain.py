@@ -46,12 +46,13 @@ class Finding:
         return f"{'.'.join(self.keys)}: {text}" if self.keys else text
 
 
-def explain(text: str, sections: Mapping[str, type | None]) -> str:
+def explain(text: str, sections: Mapping[str, type | None], remedy: str = "name a recipe, as -c demo") -> str:
     """A message of a parser in words for people.
 
     Args:
         text: The message.
         sections: The top level of the config, and the class whose settings, or subclass, each section holds.
+        remedy: What to do where one is missing.
     """
     findings = list(_findings(text))
     if not findings:
@@ -68,9 +69,7 @@ def explain(text: str, sections: Mapping[str, type | None]) -> str:
         return finding.at_place(_no_class(match[1], [base for base in bases if base]))
     if match := re.match(r"the following arguments are required: (.+)", finding.text):
         missing = match[1]
-        return finding.at_place(
-            f"{kind.__name__} needs {missing}" if kind else f"no {missing}: name a recipe, as -c demo"
-        )
+        return finding.at_place(f"{kind.__name__} needs {missing}" if kind else f"no {missing}: {remedy}")
     if finding.text.startswith("Expected a "):
         branches = [other.text for other in findings if other.depth == finding.depth]
         return finding.at_place(_wrong_type(text, branches))

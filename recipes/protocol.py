@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from jsonargparse import Namespace
 from ..components.interfaces import VideoShape
 from ..components.metrics.video_metric import VideoMetric
 from ..datamodules.evaluation import EvaluationSet
+from ..datamodules.evaluation.evaluation_set import digest
 from .errors import UserError
 from .explain import explain
 from .parsing import Builder, Parser, know_our_classes
@@ -50,9 +52,12 @@ class Protocol:
     draws: int = 100
 
     def __post_init__(self) -> None:
-        for name, least in (("num", 2), ("seed", 0), ("draws", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least {least}")
+        for name, least, most in (("num", 2, 10**6), ("seed", 0, 2**62), ("draws", 0, 10**5)):
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be {least} to {most}")
+        for name in ("size", "resolution"):
+            if getattr(self, name) is not None and min(getattr(self, name)) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: height and width must be at least 1")
         if not in_range(self.fps):
             raise ValueError(f"fps is {self.fps}: it must be {fps_range()}")
         if not self.metrics:
@@ -70,11 +75,12 @@ class Protocol:
             wanted = "x".join(map(str, self.size))
             raise UserError(f"the protocol is of {wanted} pixels, and the model makes {shape.height}x{shape.width}")
 
-    def record(self, shape: VideoShape) -> dict[str, Any]:
+    def record(self, shape: VideoShape, prompts: Sequence[str]) -> dict[str, Any]:
         """All that a number depends on besides the model: numbers with equal records can be compared."""
         return {
             "set": self.clips.record(),
             "videos": self.num,
+            "prompts": digest(prompts),
             "frames": shape.num_frames,
             "height": shape.height,
             "width": shape.width,
@@ -82,8 +88,18 @@ class Protocol:
             "resolution": list(self.resolution) if self.resolution else None,
             "seed": self.seed,
             "source": "tensors, before any codec",
-            "metrics": [{"name": type(metric).__name__, **metric.record()} for metric in self.metrics],
+            "metrics": [
+                {"name": type(metric).__name__, **_code(type(metric)), **metric.record()} for metric in self.metrics
+            ],
         }
+
+
+def _code(kind: type) -> dict[str, str]:
+    """What tells the code of a user's own metric from what it was before: its file."""
+    file = inspect.getsourcefile(kind)
+    if kind.__module__.startswith("snapvideo.") or file is None:
+        return {}
+    return {"code": digest([Path(file).read_text(encoding="utf-8")])}
 
 
 SECTIONS: dict[str, type | None] = {part.name: None for part in fields(Protocol)} | {
@@ -115,6 +131,6 @@ def load_protocol(file: Path, settings: Sequence[str]) -> Protocol:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     except argparse.ArgumentError as error:
-        raise UserError(explain(str(error), SECTIONS)) from error
+        raise UserError(explain(str(error), SECTIONS, f"write it in {file}")) from error
     except ValueError as error:
         raise UserError(f"{file.name}: {error}") from error

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +60,7 @@ def read_scores(plain: Mapping[str, Mapping[str, Any]]) -> dict[str, Score]:
     """What `plain_scores` was given."""
     return {
         name: Score(
-            **{key: math.nan if score[key] is None else score[key] for key in ("value", "deviation", "real")},
+            **{key: math.nan if score[key] is None else float(score[key]) for key in ("value", "deviation", "real")},
             higher_is_better=score["higher_is_better"],
         )
         for name, score in plain.items()
@@ -73,9 +75,14 @@ def read_result(file: Path) -> Result:
     """
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        return Result(**content | {"scores": read_scores(content["scores"])})
+        return Result(**content | {"scores": read_scores(content["scores"]), "name": str(content["name"])})
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} is no result of snapvideo eval: {error}") from error
+
+
+def mark_of(settings: Mapping[str, Any]) -> str:
+    """What tells settings from others, in names of folders."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def find_result(place: Path, protocol: str | None) -> Path:
@@ -114,9 +121,9 @@ def refuse_different(results: Mapping[str, Result]) -> None:
     Raises:
         UserError: Two records differ; the message says in what.
     """
-    (first, one), *others = results.items()
-    for place, other in others:
-        if found := differences(one.record, other.record):
+    places = list(results)
+    for first, place in zip(places[:1] * len(places), places[1:], strict=False):
+        if found := differences(results[first].record, results[place].record):
             lines = "\n".join(f"  {difference.key}: {difference.one}  |  {difference.other}" for difference in found)
             raise UserError(f"{first} and {place} were not measured in the same way:\n{lines}")
 
@@ -129,11 +136,12 @@ def table(results: Sequence[Result]) -> str:
         scores = [result.scores.get(name) for result in results]
         known = next(score for score in scores if score is not None)
         rows.append([f"{name}{ARROWS[known.higher_is_better]}", *map(_cell, scores), number(known.real)])
-    return markdown(rows)
+    return f"{markdown(rows)}\n±: 1.96 standard deviations, over draws of the videos"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:
     """A table, whose first row is its head."""
+    rows = [[re.sub(r"\s+", " ", cell).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     head, *body = ([cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in rows)
     return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["-" * width for width in widths], *body))

@@ -33,9 +33,16 @@ def observe(
         videos: uint8 ``[B, C, T, H, W]``, on the device that is to do the work.
         texts: What is asked for, or said of them.
         fps: Frames per second of each.
+
+    Raises:
+        ValueError: A metric does not give a row for each.
     """
     rates = torch.tensor(fps, device=videos.device)
-    return {key: metric.observe(videos, texts, rates).cpu() for key, metric in metrics.items()}
+    found = {key: metric.observe(videos, texts, rates).cpu() for key, metric in metrics.items()}
+    for key, rows in found.items():
+        if len(rows) != len(videos):
+            raise ValueError(f"{key}: observe() gives {len(rows)} rows of {len(videos)} videos")
+    return found
 
 
 class RowFolder:
@@ -53,13 +60,13 @@ class RowFolder:
         return self._file(name).is_file()
 
     def write(self, names: Sequence[str], rows: Rows) -> None:
-        """Write those of some videos. No rows at all: the videos cannot be used."""
+        """Write those of some videos."""
         for place, name in enumerate(names):
             own = {key: part[place].contiguous() for key, part in rows.items()}
             write_bytes(self._file(name), safetensors.torch.save(own))
 
     def read(self, names: Iterable[str]) -> dict[str, Tensor]:
-        """The rows of videos, of those that can be used.
+        """The rows of videos.
 
         Raises:
             UserError: Rows of one are not there, or damaged.
@@ -70,8 +77,10 @@ class RowFolder:
                 found.append(safetensors.torch.load_file(self._file(name)))
             except (OSError, SafetensorError) as error:
                 raise UserError(f"{self._file(name)} cannot be read: {error}; begin anew in another folder") from error
-        usable = [own for own in found if own]
-        return {key: torch.stack([own[key] for own in usable]) for key in (usable[0] if usable else {})}
+        try:
+            return {key: torch.stack([own[key] for own in found]) for key in (found[0] if found else {})}
+        except (RuntimeError, KeyError) as error:
+            raise UserError(f"rows in {self.path} are not all alike: {error}") from error
 
     def _file(self, name: str) -> Path:
         return self.path / f"{name}.safetensors"

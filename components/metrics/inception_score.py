@@ -81,6 +81,10 @@ class InceptionScore(VideoMetric):
             "inception_score_std": (scores - scores.mean()).square().mean().sqrt(),
         }
 
+    def direction(self, score: str) -> bool | None:
+        """See `VideoMetric.direction`: a deviation is neither good nor bad."""
+        return None if score == "inception_score_std" else True
+
     def record(self) -> dict[str, Any]:
         """The network with its preprocessing, the splits, and which frames it sees."""
         return {

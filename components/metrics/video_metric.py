@@ -56,6 +56,10 @@ class VideoMetric(Metric, ABC):
     def compute(self) -> dict[str, Tensor]:
         """Scores by name, scalars; one that nothing was added for is NaN."""
 
+    def direction(self, score: str) -> bool | None:
+        """Whether a score is better if it is higher; None: neither."""
+        return self.higher_is_better
+
     @abstractmethod
     def record(self) -> dict[str, Any]:
         """All that a number depends on besides the videos, as plain values: networks by hash, sizes, filters."""

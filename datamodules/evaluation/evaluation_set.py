@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
+from ..samples import Unusable
 
 
 class RealClip(NamedTuple):
@@ -23,6 +24,23 @@ class RealClip(NamedTuple):
 
     video: Tensor
     text: str
+
+
+class RealClips(Dataset[RealClip | Unusable], ABC):
+    """Real clips of one size and frame rate, read when they are asked for; or why one cannot be used.
+
+    Attributes:
+        names: What each is called, whatever others there are: a clip is a function of its name, and of settings.
+    """
+
+    names: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> RealClip | Unusable:
+        """One of them."""
 
 
 class EvaluationSet(ABC):
@@ -41,15 +59,15 @@ class EvaluationSet(ABC):
         """
 
     @abstractmethod
-    def real(self, shape: VideoShape, fps: float) -> Dataset[RealClip | None]:
-        """Real clips of a size and a frame rate, read when they are asked for; None: one that cannot be used.
+    def real(self, shape: VideoShape, fps: float) -> RealClips:
+        """Real clips of a size and a frame rate.
 
         Args:
             shape: Their size.
             fps: Frames per second.
 
         Raises:
-            ValueError: There are none, or its files cannot be read.
+            ValueError: There are none of such a length, or files cannot be read.
         """
 
     @abstractmethod
@@ -57,6 +75,6 @@ class EvaluationSet(ABC):
         """What tells this set from others, as plain values."""
 
 
-def digest(texts: Sequence[str]) -> str:
-    """What tells a list of texts from others."""
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]
+def digest(words: Iterable[object]) -> str:
+    """What tells a list from others."""
+    return hashlib.sha256("\0".join(map(str, words)).encode()).hexdigest()[:16]

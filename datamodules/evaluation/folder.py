@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
 from ..samples import Sample
 from ..sources import index_source
-from .evaluation_set import EvaluationSet, RealClip, digest
+from .evaluation_set import EvaluationSet, RealClips, digest
 from .files import RULE, File, FileClips
 
 
@@ -41,12 +40,19 @@ class FolderSet(EvaluationSet):
         order = np.random.default_rng(self.seed).permutation(len(self.samples))
         return [self.samples[index].caption for index in order[:num]]
 
-    def real(self, shape: VideoShape, fps: float) -> Dataset[RealClip | None]:
+    def real(self, shape: VideoShape, fps: float) -> RealClips:
         """See `EvaluationSet.real`."""
-        files = [File(partial(sample.tree.open, sample.key), sample.caption) for sample in self.samples]
+        files = [File(_name(sample), partial(sample.tree.open, sample.key), sample.caption) for sample in self.samples]
         return FileClips(files, shape, fps, self.seed)
 
     def record(self) -> dict[str, Any]:
         """See `EvaluationSet.record`."""
-        listed = digest([f"{sample.key}\t{sample.caption}" for sample in self.samples])
-        return {"name": "captioned videos", "real": len(self.samples), "list": listed, "seed": self.seed, "clips": RULE}
+        listed = digest((_name(sample), sample.tree.size(sample.key), sample.caption) for sample in self.samples)
+        about = {"name": "captioned videos", "videos": len(self.samples), "list": listed, "seed": self.seed}
+        return about | {"clips": RULE}
+
+
+def _name(sample: Sample) -> str:
+    """What a sample is called in a folder, or in tars, wherever these are."""
+    tar = "" if sample.tree.path.is_dir() else f"{sample.tree.path.name}/"
+    return f"{tar}{sample.key}"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
-from .evaluation_set import EvaluationSet, RealClip, digest
-from .files import RULE, FileClips, file_at
+from .evaluation_set import EvaluationSet, RealClips, digest
+from .files import RULE, FileClips, file_at, size_of
 
 
 class MsrVtt(EvaluationSet):
@@ -30,7 +30,8 @@ class MsrVtt(EvaluationSet):
     """
 
     def __init__(self, annotation: Path, videos: Path, split: str = "test", seed: int = 0) -> None:
-        self.annotation, self.videos, self.split, self.seed = annotation, videos, split, seed
+        self.annotation, self.videos = (Path(os.path.expanduser(path)) for path in (annotation, videos))
+        self.split, self.seed = split, seed
 
     @cached_property
     def captions(self) -> Mapping[str, list[str]]:
@@ -67,18 +68,21 @@ class MsrVtt(EvaluationSet):
         chosen = sorted(np.random.default_rng(self.seed).permutation(len(texts))[:num])
         return [texts[index] for index in chosen]
 
-    def real(self, shape: VideoShape, fps: float) -> Dataset[RealClip | None]:
+    @property
+    def paths(self) -> list[Path]:
+        """Where the videos are, those that are not there among them."""
+        return [self.videos / f"{name}.mp4" for name in self.captions]
+
+    def real(self, shape: VideoShape, fps: float) -> RealClips:
         """See `EvaluationSet.real`: a clip of each video, with its first caption."""
-        paths = {name: self.videos / f"{name}.mp4" for name in self.captions}
-        there = {name: path for name, path in paths.items() if path.is_file()}
-        if not there:
-            first = next(iter(paths.values()))
-            raise ValueError(f"videos {self.videos} has none of the {len(paths)} videos of the split, as {first.name}")
-        files = [file_at(path, self.captions[name][0]) for name, path in there.items()]
-        return FileClips(files, shape, fps, self.seed)
+        paths = self.paths
+        if not any(path.is_file() for path in paths):
+            raise ValueError(f"videos {self.videos} has none of the {len(paths)} of the split, as {paths[0].name}")
+        texts = [own[0] for own in self.captions.values()]
+        return FileClips([file_at(*pair) for pair in zip(paths, texts, strict=True)], shape, fps, self.seed)
 
     def record(self) -> dict[str, Any]:
         """See `EvaluationSet.record`."""
         texts = [text for own in self.captions.values() for text in own]
         about = {"name": "MSR-VTT", "split": self.split, "videos": len(self.captions), "captions": digest(texts)}
-        return about | {"seed": self.seed, "clips": RULE}
+        return about | {"list": digest(map(size_of, self.paths)), "seed": self.seed, "clips": RULE}

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import torch
 from einops import rearrange
-from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
-from ..shapes import Scene, caption, draw_scene, render
-from .evaluation_set import EvaluationSet, RealClip
+from ..shapes import DURATION, VERSION, Scene, caption, draw_scene, render
+from .evaluation_set import EvaluationSet, RealClip, RealClips
 
 _OURS = 1_000_000  # beside the seeds of training data, which begin at 0
 _REAL = 1  # real clips are of other scenes than prompts
@@ -27,7 +26,7 @@ class ShapesSet(EvaluationSet):
             leave out (`shapes.HELD_OUT`); None: as they come.
     """
 
-    def __init__(self, num_real: int = 1024, seed: int = 0, held_out: bool | None = None) -> None:
+    def __init__(self, num_real: int = 4096, seed: int = 0, held_out: bool | None = None) -> None:
         if num_real < 1:
             raise ValueError(f"num_real is {num_real}: it must be at least 1")
         self.num_real, self.seed, self.held_out = num_real, seed, held_out
@@ -36,30 +35,30 @@ class ShapesSet(EvaluationSet):
         """See `EvaluationSet.prompts`: captions."""
         return [caption(self._scene(0, index, shape)) for index in range(num)]
 
-    def real(self, shape: VideoShape, fps: float) -> Dataset[RealClip | None]:
-        """See `EvaluationSet.real`.
-
-        Raises:
-            ValueError: A clip of this length is longer than scenes are.
-        """
+    def real(self, shape: VideoShape, fps: float) -> RealClips:
+        """See `EvaluationSet.real`."""
+        if shape.num_frames / fps > DURATION:
+            least = shape.num_frames / DURATION
+            raise ValueError(
+                f"fps is {fps:g}: scenes last {DURATION:g} s, and {shape.num_frames} frames need {least:g}"
+            )
         return _Drawn([self._scene(_REAL, index, shape) for index in range(self.num_real)], shape, fps)
 
     def record(self) -> dict[str, Any]:
         """See `EvaluationSet.record`."""
         kinds = {None: "any", True: "held-out combinations", False: "without held-out combinations"}
-        return {"name": "moving shapes", "scenes": kinds[self.held_out], "seed": self.seed, "codec": "none, as drawn"}
+        about = {"name": "moving shapes", "version": VERSION, "scenes": kinds[self.held_out], "seed": self.seed}
+        return about | {"real_clips": self.num_real, "codec": "none, as drawn"}
 
     def _scene(self, part: int, index: int, shape: VideoShape) -> Scene:
         rng = np.random.default_rng([_OURS + self.seed, part, index])
         return draw_scene(rng, aspect=shape.width / shape.height, held_out=self.held_out)
 
 
-class _Drawn(Dataset[RealClip | None]):
+class _Drawn(RealClips):
     def __init__(self, scenes: list[Scene], shape: VideoShape, fps: float) -> None:
         self.scenes, self.shape, self.duration = scenes, shape, shape.num_frames / fps
-
-    def __len__(self) -> int:
-        return len(self.scenes)
+        self.names = [str(index) for index in range(len(scenes))]
 
     def __getitem__(self, index: int) -> RealClip:
         frames = render(self.scenes[index], self.shape.num_frames, self.shape.height, self.duration, self.shape.width)

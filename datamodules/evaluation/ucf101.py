@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
@@ -9,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset
 
 from ...components.interfaces import VideoShape
-from .evaluation_set import EvaluationSet, RealClip, digest
-from .files import RULE, FileClips, file_at
+from .evaluation_set import EvaluationSet, RealClips, digest
+from .files import RULE, FileClips, file_at, size_of
 from .ucf101_prompts import PROMPTS
 
 FOLDERS = (".", "UCF-101")
@@ -32,7 +32,7 @@ class Ucf101(EvaluationSet):
     """
 
     def __init__(self, root: Path, split: str | None = None, seed: int = 0) -> None:
-        self.root, self.split, self.seed = root, split, seed
+        self.root, self.split, self.seed = Path(os.path.expanduser(root)), split, seed
 
     @cached_property
     def files(self) -> Mapping[Path, str]:
@@ -66,12 +66,13 @@ class Ucf101(EvaluationSet):
         whole[left] += 1
         return [PROMPTS[name] for name, count in zip(names, whole, strict=True) for _ in range(count)]
 
-    def real(self, shape: VideoShape, fps: float) -> Dataset[RealClip | None]:
+    def real(self, shape: VideoShape, fps: float) -> RealClips:
         """See `EvaluationSet.real`: a clip of each video, with the prompt of its class."""
         files = [file_at(file, PROMPTS[name]) for file, name in self.files.items()]
         return FileClips(files, shape, fps, self.seed)
 
     def record(self) -> dict[str, Any]:
         """See `EvaluationSet.record`."""
-        about = {"name": "UCF-101", "split": self.split or "all", "videos": len(self.files)}
-        return about | {"prompts": digest(list(PROMPTS.values())), "seed": self.seed, "clips": RULE}
+        listed = digest((file.name, size_of(file)) for file in self.files)
+        about = {"name": "UCF-101", "split": self.split or "all", "videos": len(self.files), "list": listed}
+        return about | {"seed": self.seed, "clips": RULE}

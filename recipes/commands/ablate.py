@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from subprocess import DEVNULL, STDOUT, Popen
+from threading import Lock
+from typing import TYPE_CHECKING, Any
 
 from ..ablations import summaries
 from ..errors import UserError
@@ -33,63 +35,85 @@ def run(file: Path, argv: list[str]) -> None:
         raise UserError(f"--jobs {options.jobs}: it must be at least 1")
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
-    from ..ablation import check_jobs, jobs_of, read_ablation
-    from ..protocol import load_protocol
+    from ..ablation import jobs_of, read_ablation
+    from ..interrupt import ended_by_sigterm
     from ..protocols import find_protocol
+    from .eval import protocol_of
 
     ablation = read_ablation(file)
     if options.seeds:
         ablation = replace(ablation, seeds=options.seeds)
-    load_protocol(find_protocol(ablation.protocol), [])
-    jobs = jobs_of(ablation)
-    check_jobs(jobs)
+    protocol = find_protocol(ablation.protocol)
+    jobs = jobs_of(ablation, protocol)
+    for words in dict.fromkeys(job.evaluation for job in jobs):
+        protocol_of(["RUN", ablation.protocol, *words])  # what is wrong is said before anything is trained
     out = options.out or OUT / file.stem
-    with ThreadPoolExecutor(options.jobs) as pool:
-        failed = [why for why in pool.map(lambda job: _do(job, ablation, out), jobs) if why]
+    locks: dict[str, Lock] = defaultdict(Lock)  # equal variants are one training
+    children: list[Popen[bytes]] = []
+
+    def do(job: Job) -> str:
+        with locks[job.run]:
+            return _do(job, ablation, out, children)
+
+    with ended_by_sigterm(), ThreadPoolExecutor(options.jobs) as pool:
+        try:
+            failed = [why for why in pool.map(do, jobs) if why]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in children:
+                child.terminate()  # a training saves its state first
+            raise
     print(_gather(ablation, jobs, out).table())
     print(f"ablation: {near(out)} (table.md, plot.svg, ablation.json, runs, logs)")
     if failed:
         raise UserError("\n".join([*failed, "the same command goes on with what is missing"]))
 
 
-def _do(job: Job, ablation: Ablation, out: Path) -> str:
-    """Train and measure; why not, where it fails."""
+def _do(job: Job, ablation: Ablation, out: Path, children: list[Popen[bytes]]) -> str:
+    """Train and measure what is not yet; why not, where it fails."""
+    from ..results import RESULT
+
     name = f"{job.variant}, seed {job.seed}"
-    log = out / "logs" / f"{job.label}.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    log = out / "logs" / f"{job.result}.log"
     run = job.model or _run_of(job, out)
+    if (_place(job, run, out) / RESULT).is_file():
+        return ""
+    log.parent.mkdir(parents=True, exist_ok=True)
     if job.model is None and (run is None or not _is_finished(Path(run))):
-        words = ["fit", *job.training, f"--runs={out / 'runs'}", f"--name={job.label}"]
+        words = ["fit", *job.training, f"--runs={out / 'runs'}", f"--name={job.run}"]
         if run is not None:
             words = ["fit", "--resume", str(run)]
         print(f"{name}: trains", flush=True)
-        if code := _call(words, log):
+        if code := _call(words, log, children):
             return f"{name}: training ended with code {code}: {near(log)}"
         run = _run_of(job, out)
     print(f"{name}: is measured", flush=True)
     place = _place(job, run, out)
     words = ["eval", str(run), ablation.protocol, "-o", str(place), "--name", job.variant, *job.evaluation]
-    if code := _call(words, log):
+    if code := _call(words, log, children):
         return f"{name}: evaluation ended with code {code}: {near(log)}"
     print(f"{name}: done", flush=True)
     return ""
 
 
-def _call(words: Iterable[str], log: Path) -> int:
-    with log.open("ab") as file:
-        command = [sys.executable, "-m", "snapvideo.recipes.cli", *words]
-        return subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
+def _call(words: Iterable[str], log: Path, children: list[Popen[bytes]]) -> int:
+    """Run a command of ours, which is among `children` meanwhile; its exit code."""
+    command = [sys.executable, "-m", "snapvideo.recipes.cli", *words]
+    with log.open("ab") as file, Popen(command, stdout=file, stderr=STDOUT, stdin=DEVNULL) as child:
+        children.append(child)
+        code = child.wait()
+        children.remove(child)
+    return code
 
 
 def _run_of(job: Job, out: Path) -> Path | None:
     """The run folder of a training, if it has begun."""
-    return next(iter(sorted((out / "runs").glob(f"*/*-{job.label}"))), None)
+    return next(iter(sorted((out / "runs").glob(f"*/*-{job.run}"))), None)
 
 
 def _place(job: Job, run: str | Path | None, out: Path) -> Path:
-    """Where a job is measured, in the run that it is of: another place for other options."""
-    mark = replace(job, training=(*job.training, *job.evaluation)).label
-    return (out if job.model or run is None else Path(run)) / "eval" / mark
+    """Where a job is measured: in its run, or of a trained model here."""
+    return (out if job.model or run is None else Path(run)) / "eval" / job.result
 
 
 def _is_finished(run: Path) -> bool:
@@ -102,10 +126,10 @@ def _is_finished(run: Path) -> bool:
 def _gather(ablation: Ablation, jobs: list[Job], out: Path) -> Outcome:
     """What is measured so far, written."""
     from ..ablation_results import Measured, Outcome, Training
-    from ..results import RESULT, read_result
+    from ..results import RESULT, Result, read_result, refuse_different
 
     variants: dict[str, list[Measured]] = {variant.name: [] for variant in ablation.variants}
-    environment: dict[str, object] = {}
+    results: dict[str, Result] = {}
     for job in jobs:
         run = None if job.model else _run_of(job, out)
         file = _place(job, run, out) / RESULT
@@ -116,8 +140,13 @@ def _gather(ablation: Ablation, jobs: list[Job], out: Path) -> Outcome:
             progress = json.loads((run / PROGRESS).read_text())
             training = Training(progress["step"], progress["clips"], progress["seconds"])
         variants[job.variant].append(Measured(job.seed, [job.training, job.evaluation], result.scores, training))
+        record = {key: value for key, value in result.record.items() if key != "seed" or not job.model}
+        results[f"{job.variant}, seed {job.seed}"] = replace(result, record=record)
+    refuse_different(results)
+    environment: dict[str, Any] = {}
+    for result in results.values():
         environment = {key: result.model[key] for key in ("versions", "device", "precision")}
-        environment |= {"record": result.record}
+        environment["record"] = result.record
     outcome = Outcome(ablation.protocol, variants, ablation.scores, environment)
     outcome.write(out)
     return outcome

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -11,9 +13,18 @@ def run(verb: str, argv: list[str]) -> None:
     options = _parser().parse_args(argv)
     from ..results import find_result, read_result, refuse_different, table
 
-    results = {str(place): read_result(find_result(place, options.protocol)) for place in options.results}
+    files = [find_result(place, options.protocol) for place in options.results]
+    results = {str(file.parent): read_result(file) for file in files}
     refuse_different(results)
-    print(table(list(results.values())))
+    names = Counter(result.name for result in results.values())
+    print(
+        table(
+            [
+                replace(result, name=f"{result.name}, {Path(place).name}") if names[result.name] > 1 else result
+                for place, result in results.items()
+            ]
+        )
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -21,7 +32,6 @@ def _parser() -> argparse.ArgumentParser:
         prog="snapvideo compare",
         description="Put results of snapvideo eval side by side. Numbers that were not measured in the same way are "
         "refused, with what differs.",
-        epilog="After ±: 1.96 standard deviations of the score when videos are drawn again with replacement.",
         allow_abbrev=False,
     )
     what = "a run folder, the folder of an evaluation, or its result.json"

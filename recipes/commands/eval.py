@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from ..generation import Maker, Missing
     from ..protocol import Protocol
     from ..requests import Request
+    from ..results import Result
 
 AUG_LEVEL = "0.1"
 
@@ -40,9 +42,9 @@ def run(verb: str, argv: list[str]) -> None:
     """Sample, let the metrics see, score, say where it is."""
     words, own = split_settings(argv)
     options, settings = _parser().parse_known_args(words)
-    names, name = options.words[:-1], options.words[-1]
+    names, protocol_name = options.words[:-1], options.words[-1]
     if not names:
-        raise UserError(f"{name}: a run and a protocol are needed, as in snapvideo eval runs/demo/latest shapes")
+        raise UserError(f"{protocol_name}: a run and a protocol are needed: snapvideo eval runs/demo/latest shapes")
     check_counts(options)
     check_processes(options)
     levels = numbers("--aug-level", options.aug_level or AUG_LEVEL, float, len(names) - 1)
@@ -50,29 +52,62 @@ def run(verb: str, argv: list[str]) -> None:
     guidance = numbers("--guidance", options.guidance, float, len(names)) if options.guidance else None
     quieten(devices=False)
     sys.path.append(os.getcwd())  # where a user's own classes are
-    from ..evaluation import Evaluation, ObserveVideos
-    from ..filling import make_trainer
-    from ..generation import Missing
     from ..protocol import load_protocol
-    from ..results import RESULT, Result, table
+    from ..results import Result
     from ..run import find_run
     from ..source import record_of, sources_of
     from ..stages import Stages
-    from ..videos import VideoFolder
 
-    file = find_protocol(name)
+    file = find_protocol(protocol_name)
     protocol = load_protocol(file, settings)
     runs = [find_run(each, options.trust) for each in names]
     sources = sources_of(runs, steps, guidance, own, options.checkpoint)
     shape = Stages([source.build() for source in sources], levels).shape
     protocol.check_shape(shape)
     model = record_of(sources, levels) | machine_of(options, options.devices * options.num_nodes)
-    record = protocol.record(shape)
-    out = options.out or _default_out(runs[-1], file.stem, record, model)
     requests = _requests(protocol, shape)
-    name = "+".join(source.run.name for source in sources) if options.name is None else options.name
-    evaluation = Evaluation(protocol, shape, requests, out)
-    videos = VideoFolder(requests, model | {"protocol": record}, out / "videos", out, gifs=False)
+    record = protocol.record(shape, [request.prompt for request in requests])
+    out = options.out or _default_out(runs[-1], file.stem, record | {"draws": protocol.draws}, model)
+
+    def maker() -> Maker:
+        return Stages([source.load() for source in sources], levels)
+
+    name = options.name or "+".join(run.name for run in runs)
+    _evaluate(protocol, shape, requests, maker, Result(file.stem, name, record, model, {}, {}), out, options)
+
+
+def protocol_of(argv: list[str]) -> Protocol:
+    """The protocol that a command asks for.
+
+    Raises:
+        UserError: It, or an option, is wrong.
+    """
+    from ..protocol import load_protocol
+
+    options, settings = _parser().parse_known_args(split_settings(argv)[0])
+    check_counts(options)
+    return load_protocol(find_protocol(options.words[-1]), settings)
+
+
+def _evaluate(
+    protocol: Protocol,
+    shape: VideoShape,
+    requests: list[Request],
+    maker: Callable[[], Maker],
+    about: Result,
+    out: Path,
+    options: argparse.Namespace,
+) -> None:
+    """Fill a folder with videos, rows and scores; `about` is the result without scores."""
+    from ..evaluation import Evaluation, ObserveVideos
+    from ..filling import make_trainer
+    from ..generation import Missing
+    from ..results import RESULT, mark_of, table
+    from ..videos import VideoFolder
+
+    evaluation = Evaluation(protocol, shape, requests, out / "rows" / mark_of(about.record))
+    settings = {**about.model, "protocol": about.record}
+    videos = VideoFolder(requests, settings, out / "videos", out, gifs=False)
     videos.check()
     observer = ObserveVideos(evaluation.metrics, evaluation.made)
     missing = Missing(videos, options.batch_size)
@@ -80,16 +115,16 @@ def run(verb: str, argv: list[str]) -> None:
         missing, options.device, options.precision, options.devices, options.num_nodes, observers=[observer]
     )
     evaluation.rehearse(trainer.strategy.root_device)
-    maker = Stages([source.load() for source in sources], levels)
-    cost = _measure(evaluation, trainer, maker, missing, observer, options)
-    if trainer.is_global_zero:
-        scores, count = evaluation.scores()
-        result = Result(file.stem, name, record | {"real": count}, model, scores, cost)
-        result.write(out / RESULT)
-        print(table([result]))
-        if cost:
-            print("seconds per 1000: " + ", ".join(f"{what} {seconds:.0f}" for what, seconds in cost.items()))
-        print(f"result: {near(out / RESULT)} ({protocol.num} videos, {count} real clips)")
+    cost = _measure(evaluation, trainer, maker(), missing, observer, options) or _cost_before(out)
+    if not trainer.is_global_zero:
+        return
+    scores, count = evaluation.scores()
+    result = replace(about, record={**about.record, "real": count}, scores=scores, cost=cost)
+    result.write(out / RESULT)
+    print(table([result]))
+    if cost:
+        print("seconds per 1000: " + ", ".join(f"{what} {seconds:.0f}" for what, seconds in cost.items()))
+    print(f"result: {near(out / RESULT)} ({protocol.num} videos, {count} real clips)")
 
 
 def _requests(protocol: Protocol, shape: VideoShape) -> list[Request]:
@@ -111,14 +146,13 @@ def _requests(protocol: Protocol, shape: VideoShape) -> list[Request]:
 
 def _default_out(run: Path, protocol: str, record: dict[str, Any], model: dict[str, Any]) -> Path:
     """A folder that the same command finds again, and another one does not."""
-    from ..results import EVALUATIONS
+    from ..results import EVALUATIONS, mark_of
     from ..run import is_exported
     from ..videos import FREE
 
     settings = {key: value for key, value in model.items() if key not in FREE} | {"protocol": record}
-    mark = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
     folder = Path(EVALUATIONS) if is_exported(run) else run / EVALUATIONS
-    return folder / f"{protocol}-{mark}"
+    return folder / f"{protocol}-{mark_of(settings)}"
 
 
 def _measure(
@@ -142,18 +176,27 @@ def _measure(
             print(f"evaluation: {near(missing.folder.path.parent)}; the same command goes on")
         raise
     made = time.perf_counter()
-    device = trainer.strategy.root_device
     there = sum(map(evaluation.real.has, evaluation.places))
+    device = trainer.strategy.root_device
     evaluation.observe_real(trainer.global_rank, trainer.world_size, device, options.batch_size, options.num_workers)
     trainer.strategy.barrier()
-    if there or observer.count < len(evaluation.requests) / trainer.world_size - options.batch_size:
-        return {}  # a part was there before: its share of the time is not known
+    if there or len(missing.names) < len(evaluation.requests) or not observer.count:
+        return {}  # a part was there before: what it took is not known
     seconds = {
         "sampling": (made - start - observer.seconds) / len(evaluation.requests),
         "metrics": observer.seconds / observer.count,
         "real clips": (time.perf_counter() - made) / len(evaluation.places),
     }
     return {what: round(1000 * each, 3) for what, each in seconds.items()}
+
+
+def _cost_before(out: Path) -> dict[str, float]:
+    """What the same evaluation took when it was made."""
+    from ..results import RESULT, read_result
+
+    with suppress(UserError):
+        return dict(read_result(out / RESULT).cost)
+    return {}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -17,7 +17,7 @@ def shipped_protocols() -> dict[str, Path]:
 
 def summaries() -> list[str]:
     """A line for each: its name, and what it is."""
-    return [f"  {name:10} {summary(file, 100)}" for name, file in shipped_protocols().items()]
+    return [f"  {name:14} {summary(file, 100)}" for name, file in shipped_protocols().items()]
 
 
 def find_protocol(name: str) -> Path:

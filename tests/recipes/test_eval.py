@@ -1,5 +1,6 @@
 """``snapvideo eval`` and ``compare``, with a model of a few steps."""
 
+import importlib
 import json
 import math
 import os
@@ -85,9 +86,9 @@ def test_an_evaluation_goes_on_and_is_the_same(work):
     assert call("eval", RUN, "shapes", *FEW).code == 0
     (file,) = results(work)
     before = json.loads(file.read_text())
-    stamps = {path: path.stat().st_mtime_ns for path in file.parent.rglob("rows/*/*")}
-    removed = [file, *file.parent.glob("videos/000003.*"), file.parent / "rows/made/000004.safetensors"]
-    removed += [*file.parent.glob("videos/000004.*"), file.parent / "rows/real/00000007.safetensors"]
+    stamps = {path: path.stat().st_mtime_ns for path in file.parent.rglob("rows/*/*/*")}
+    removed = [file, *file.parent.glob("videos/000003.*"), *file.parent.glob("rows/*/made/000004.safetensors")]
+    removed += [*file.parent.glob("videos/000004.*"), next(file.parent.glob("rows/*/real/*"))]
     lines = (file.parent / "videos/meta.jsonl").read_text().splitlines(keepends=True)
     (file.parent / "videos/meta.jsonl").write_text("".join(lines[:3] + lines[5:]))
     for path in removed:
@@ -96,7 +97,10 @@ def test_an_evaluation_goes_on_and_is_the_same(work):
     assert result.code == 0, result.err
     after = json.loads(file.read_text())
     assert after["scores"] == before["scores"] and after["record"] == before["record"]
-    assert after["cost"] == {}, "what was there before cost nothing now"
+    assert after["cost"] == {}, "what a part of it took is not known"
+    assert call("eval", RUN, "shapes", *FEW).code == 0
+    again = json.loads(file.read_text())
+    assert all(again[part] == after[part] for part in ("scores", "record", "cost"))
     same = [path for path, stamp in stamps.items() if path.stat().st_mtime_ns == stamp]
     assert len(same) >= len(stamps) - 4
 
@@ -148,7 +152,7 @@ def test_a_protocol_and_a_metric_of_ones_own(work, monkeypatch):
     [
         (["shapes"], "a run and a protocol are needed"),
         ([RUN, "shape"], "Did you mean 'shapes'?"),
-        ([RUN, "shapes", "--num", "1"], "num is 1: it must be at least 2"),
+        ([RUN, "shapes", "--num", "1"], "num is 1: it must be 2 to"),
         ([RUN, "shapes", "--draw", "3"], "Did you mean 'draws'?"),
         ([RUN, "shapes", "--clips.nu_real", "3"], "Did you mean 'num_real'?"),
         ([RUN, "shapes", "--fps", "4", "--num_frames", "9"], "of 9 frames, and the model makes 4"),
@@ -156,6 +160,7 @@ def test_a_protocol_and_a_metric_of_ones_own(work, monkeypatch):
         ([RUN, "shapes", "--clips", "Ucf101", "--clips.root", "nowhere"], "root nowhere has no videos of UCF-101"),
         ([RUN, "shapes", "--clips", "FolderSet", "--clips.videos", "nowhere"], "nowhere"),
         ([RUN, "shapes", "--batch-size", "0"], "--batch-size 0"),
+        ([RUN, "shapes", "--fps", "2"], "clips: fps is 2: scenes last 1 s, and 4 frames need 4"),
         ([RUN, "runs/demo/one/config.yaml"], "there is no setting 'model'"),
         (["runs/dmo", "shapes"], "runs/dmo"),
         ([RUN, "broken.yaml"], "broken.yaml"),
@@ -178,7 +183,7 @@ def test_metrics_that_cannot_score_are_told_before_the_work(work):
     )
     from snapvideo.components.media import write_mp4
 
-    for number in range(2):
+    for number in range(4):
         write_mp4(work / f"clips/{number}.mp4", np.zeros((8, 16, 16, 3), np.uint8), 8)
         (work / f"clips/{number}.txt").write_text("a dog")
     result = call("eval", RUN, "prompts.yaml", "--steps", 1)
@@ -191,6 +196,58 @@ def test_metrics_that_cannot_score_are_told_before_the_work(work):
     assert result.code == 2 and "both give a score" in result.err
 
 
+def test_rows_are_of_one_record(work):
+    """Also where the videos were removed, and nothing else tells that it was another set."""
+    assert call("eval", RUN, "shapes", *FEW, "-o", "out").code == 0
+    shutil.rmtree(work / "out/videos")
+    assert call("eval", RUN, "shapes", *FEW, "--clips.seed", 1, "-o", "out").code == 0
+    assert call("eval", RUN, "shapes", *FEW, "--clips.seed", 1, "-o", "fresh").code == 0
+    mixed, fresh = (json.loads((work / name / "result.json").read_text())["scores"] for name in ("out", "fresh"))
+    assert mixed == fresh
+
+
+@pytest.mark.parametrize(
+    ("change", "fragment"),
+    [
+        ("def observe(self, videos, captions, fps=None): raise KeyError('red')", "metrics: Own: 'red'"),
+        ("def observe(self, videos, captions, fps=None): return torch.zeros(1)", "observe() gives 1 rows of 2 videos"),
+        ("def observe(self, videos, captions, fps=None): return [0, 0]", "metrics: Own: "),
+        ("def compute(self): return {}", "it must be numbers by their names"),
+        ("def compute(self): return {'a': torch.zeros(3)}", "it must be numbers by their names"),
+        ("def compute(self): return torch.zeros(())", "it must be numbers by their names"),
+    ],
+)
+def test_a_metric_of_ones_own_that_is_wrong_is_told_at_once(work, monkeypatch, change, fragment):
+    monkeypatch.syspath_prepend(work)
+    sys.modules.pop("wrong_metric", None)
+    text = "import torch\nfrom snapvideo.components.metrics import ShapeAccuracy\nclass Own(ShapeAccuracy):\n    "
+    (work / "wrong_metric.py").write_text(text + change + "\n")
+    (work / "own.yaml").write_text(
+        "num: 4\nfps: 8.0\nclips: {class_path: ShapesSet, init_args: {num_real: 6}}\n"
+        "metrics: [{class_path: wrong_metric.Own}]\n"
+    )
+    result = call("eval", RUN, "own.yaml", "--steps", 1)
+    assert result.code == 2, result.err
+    assert fragment in result.err and not list((work / RUN).glob("eval/*/videos/*"))
+
+
+def test_a_metric_that_was_changed_is_another(work, monkeypatch):
+    monkeypatch.syspath_prepend(work)
+    (work / "own.yaml").write_text(
+        "num: 2\nfps: 8.0\nclips: {class_path: ShapesSet, init_args: {num_real: 4}}\n"
+        "metrics: [{class_path: changed_metric.Own}]\ndraws: 0\n"
+    )
+    for scale in (1, 2):
+        sys.modules.pop("changed_metric", None)
+        importlib.invalidate_caches()
+        (work / "changed_metric.py").write_text(
+            "from snapvideo.components.metrics import ShapeAccuracy\nclass Own(ShapeAccuracy):\n"
+            f"    def observe(self, *args): return super().observe(*args) * {scale}  # {scale * 'x'}\n"
+        )
+        assert call("eval", RUN, "own.yaml", "--steps", 1).code == 0
+    assert len(results(work)) == 2
+
+
 def test_deviations_are_those_of_the_mean():
     """The bootstrap's, against the closed form of a mean and the coverage of its interval."""
     metric = {"one": MeanLevel()}
@@ -201,7 +258,7 @@ def test_deviations_are_those_of_the_mean():
         score = scores_of(metric, {"one": made}, {"one": torch.zeros(10)}, draws=60)["level"]
         assert score.value == pytest.approx(float(made.mean()), abs=1e-5)
         assert score.deviation == pytest.approx(float(made.std(correction=0)) / 50**0.5, rel=0.35)
-        covered.append(score.interval[0] <= 3 <= score.interval[1])
+        covered.append(abs(score.value - 3) <= 1.96 * score.deviation)
     assert sum(covered) > 51  # of 60; of 95% fewer come once in 500 times
 
 
