@@ -4,10 +4,12 @@ import importlib
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,3 +294,13 @@ def test_two_processes_score_the_same(work):
         assert done.stdout.count("result: ") == 1
     one, two = (json.loads((work / f"out{devices}/result.json").read_text()) for devices in (1, 2))
     assert one["scores"] == two["scores"] and one["record"] == two["record"]
+
+
+def test_the_metric_of_the_page_works():
+    page = (Path(__file__).parents[2] / "docs/evaluate/evaluate.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    names = {}
+    exec(code, names)
+    metric = names["Brightness"]()
+    metric.update(torch.full((3, 3, 4, 8, 8), 7, dtype=torch.uint8), ["", "", ""])
+    assert metric.compute() == {"brightness": 7.0}
