@@ -155,14 +155,14 @@ def end_to_end(
 ) -> None:
     """Accuracy of what is drawn and of what the first stage makes, each small and enlarged."""
     truth = drawn(asked, upsampler.shape)
-    rows.add(clips="drawn", size="large", **accuracy(truth, asked))
+    rows.add(clips="drawn", at="large", **accuracy(truth, asked))
     for clips, low in (("drawn", resized(truth, base.shape, "area")), ("first stage", sampled(base, asked))):
         bicubic = resized(low, upsampler.shape, "bicubic")
-        rows.add(clips=clips, size="small", **accuracy(low, asked))
-        rows.add(clips=clips, size="bicubic", **accuracy(bicubic, asked))
+        rows.add(clips=clips, at="small", **accuracy(low, asked))
+        rows.add(clips=clips, at="bicubic", **accuracy(bicubic, asked))
         enlarged = [sampled(upsampler, asked, low, level) for level in levels]
         for level, videos in zip(levels, enlarged, strict=True):
-            rows.add(clips=clips, size="upsampler", aug_level=level, **accuracy(videos, asked))
+            rows.add(clips=clips, at="upsampler", aug_level=level, **accuracy(videos, asked))
     nearest = resized(low, upsampler.shape, "nearest")
     sheet(rows.path.with_name("cascade.png"), [nearest, bicubic, *enlarged])
 
