@@ -15,7 +15,7 @@ from ..components.media import write_bytes
 from .errors import UserError
 from .report.curves import round_values
 from .report.markup import el
-from .results import ARROWS, markdown, number, plain_scores, read_scores
+from .results import ARROWS, markdown, number, plain_scores, read_scores, spread
 from .scores import Score
 
 RECORD = "ablation.json"
@@ -159,7 +159,7 @@ def _values(own: Sequence[Measured], name: str) -> list[float]:
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return "-"
-    return number(mean(values)) + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    return number(mean(values)) + (f" ± {spread(stdev(values))}" if len(values) > 1 else "")
 
 
 def _panel(values: Sequence[Sequence[float]], title: str, left: float) -> list[Element]:

@@ -150,8 +150,12 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
 def _cell(score: Score | None) -> str:
     if score is None or math.isnan(score.value):
         return "-"
-    spread = "" if math.isnan(score.deviation) else f" ± {1.96 * score.deviation:.2g}"
-    return number(score.value) + spread
+    return number(score.value) + ("" if math.isnan(score.deviation) else f" ± {spread(1.96 * score.deviation)}")
+
+
+def spread(value: float) -> str:
+    """Two digits, or whole numbers, for people."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.2g}"
 
 
 def number(value: float) -> str:
