@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import re
 from dataclasses import dataclass, field, fields
@@ -15,6 +14,7 @@ import yaml
 from .errors import UserError
 from .explain import explain
 from .parsing import Parser
+from .results import mark_of
 from .shipped import find_recipe
 
 Settings = dict[str, Any]
@@ -156,13 +156,9 @@ def _job(ablation: Ablation, variant: Variant, settings: Settings, seed: int, pr
     recipes = [word for name in (*ablation.recipes, *variant.recipes) for word in ("-c", name)]
     training = (*recipes, *words_of(ablation.settings | variant.settings), f"--seed_everything={seed}")
     slug = re.sub(r"[^\w.+=-]+", "-", variant.name, flags=re.ASCII).strip("-")[:40] or "variant"
-    run = f"{slug}-s{seed}-{_mark(settings, seed)}"
-    result = f"{slug}-s{seed}-{_mark(settings, seed, ablation.model, protocol, evaluation)}"
+    run = f"{slug}-s{seed}-{mark_of([settings, seed])}"
+    result = f"{slug}-s{seed}-{mark_of([settings, seed, ablation.model, protocol, evaluation])}"
     return Job(variant.name, seed, ablation.model, training, evaluation, run, result)
-
-
-def _mark(*parts: object) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _settings(ablation: Ablation, variant: Variant) -> Settings:

@@ -20,6 +20,10 @@ COUNTS = {"-n": "num", "--batch-size": "batch_size", "--devices": "devices", "--
 """Options that are at least 1, and what they are called."""
 
 
+AUG_LEVEL = "0.1"
+"""Noise on what an upsampler enlarges, where nothing is said."""
+
+
 def add_common(parser: argparse.ArgumentParser) -> None:
     """Add those of prompts, of where to write and of the machine."""
     what = "a file: a prompt, or in .jsonl an object, per line"

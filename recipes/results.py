@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,8 @@ def read_result(file: Path) -> Result:
         raise UserError(f"{file} is no result of snapvideo eval: {error}") from error
 
 
-def mark_of(settings: Mapping[str, Any]) -> str:
-    """What tells settings from others, in names of folders."""
+def mark_of(settings: object) -> str:
+    """What tells plain values from others, in names of folders."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
@@ -121,8 +122,7 @@ def refuse_different(results: Mapping[str, Result]) -> None:
     Raises:
         UserError: Two records differ; the message says in what.
     """
-    places = list(results)
-    for first, place in zip(places[:1] * len(places), places[1:], strict=False):
+    for first, place in product(list(results)[:1], results):
         if found := differences(results[first].record, results[place].record):
             lines = "\n".join(f"  {difference.key}: {difference.one}  |  {difference.other}" for difference in found)
             raise UserError(f"{first} and {place} were not measured in the same way:\n{lines}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..options import add_devices, add_machine, check_counts, check_processes, machine_of, near, numbers
+from ..options import AUG_LEVEL, add_devices, add_machine, check_counts, check_processes, machine_of, near, numbers
 from ..protocols import find_protocol, summaries
 from ..quiet import quieten
 from ..sampling import OPTIONS, split_settings
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from ..protocol import Protocol
     from ..requests import Request
     from ..results import Result
-
-AUG_LEVEL = "0.1"
 
 HELP = """\
 KEY is a setting of the protocol, as --num 100 or --clips.root DIR; {options}

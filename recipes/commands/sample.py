@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UserError
-from ..options import add_common, add_devices, check_processes, machine_of, near, numbers, wishes_of
+from ..options import AUG_LEVEL, add_common, add_devices, check_processes, machine_of, near, numbers, wishes_of
 from ..quiet import quieten
 from ..requests import Wish, requests_of
 from ..sampling import OPTIONS, split_settings
@@ -19,9 +19,6 @@ from ..shipped import is_run
 if TYPE_CHECKING:
     from ..generation import Maker
     from ..videos import VideoFolder
-
-AUG_LEVEL = "0.1"
-"""Noise on what an upsampler enlarges, where nothing is said."""
 
 
 def run(verb: str, argv: list[str]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..ablations import find_ablation, shipped_ablations
 from ..errors import UserError
-from ..options import Number, add_common, machine_of, near, numbers, wishes_of
+from ..options import AUG_LEVEL, Number, add_common, machine_of, near, numbers, wishes_of
 from ..quiet import quieten
 from ..requests import requests_of
 from ..sampling import OPTIONS, split_settings
@@ -183,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("runs", metavar="RUN", nargs="+", help=what)
     parser.add_argument("-n", dest="num", type=int, default=1, metavar="N", help="videos of each prompt (1)")
     what = "noise on what each upsampler enlarges, 0 to 1 (0.1): more mends more and keeps less"
-    parser.add_argument("--aug-level", default="0.1", metavar="A[,A]", help=what)
+    parser.add_argument("--aug-level", default=AUG_LEVEL, metavar="A[,A]", help=what)
     parser.add_argument("--guidance", metavar="S[,S]", help="pull towards the prompt; 1: none")
     parser.add_argument("--steps", metavar="N[,N]", help="steps of the sampler: more are better and slower")
     what = (
