@@ -48,7 +48,7 @@ demo: install  ## Sample a shipped model, train a small one, sample that.
 	$(BIN)/snapvideo sample runs/demo/latest $(PROMPTS)
 
 docs: install  ## Build the documentation in docs/_build/html.
-	rm -rf docs/api/generated  # a page of a module that is gone would fail
+	rm -rf docs/api/generated docs/evaluate/generated  # a page of a module that is gone would fail
 	$(BIN)/python -m sphinx -b html -W --keep-going docs docs/_build/html
 
 wheel: install  ## Build the wheel in dist/.

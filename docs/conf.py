@@ -8,6 +8,7 @@ from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 from snapvideo.recipes.ablation_results import read_outcome
+from snapvideo.recipes.results import read_result, refuse_different, table
 
 project = "snapvideo"
 author = "the snapvideo authors"
@@ -60,13 +61,17 @@ def keep_colon(app, what, name, obj, options, lines):
 
 
 def tell_results(app):
-    """Tables and plots of the records of ablations, which pages include."""
-    folder = Path(app.srcdir) / "evaluate"
-    for file in sorted((folder / "results").glob("*.json")):
-        outcome, made = read_outcome(file), folder / "generated" / file.stem
-        made.parent.mkdir(exist_ok=True)
-        made.with_suffix(".md").write_text(outcome.table() + "\n")
-        made.with_suffix(".svg").write_bytes(tostring(outcome.plot()))
+    """Tables and plots of the records of ablations and evaluations, which pages include."""
+    results = Path(app.srcdir) / "evaluate" / "results"
+    made = results.with_name("generated")
+    made.mkdir(exist_ok=True)
+    for file in sorted((results / "ablations").glob("*.json")):
+        outcome = read_outcome(file)
+        (made / f"{file.stem}.md").write_text(outcome.table() + "\n")
+        (made / f"{file.stem}.svg").write_bytes(tostring(outcome.plot()))
+    models = {file.name: read_result(file) for file in sorted((results / "models").glob("*.json"))}
+    refuse_different(models)
+    (made / "models.md").write_text(table(list(models.values())) + "\n")
 
 
 def setup(app):

@@ -129,13 +129,16 @@ def refuse_different(results: Mapping[str, Result]) -> None:
 
 
 def table(results: Sequence[Result]) -> str:
-    """A row for each score, a column for each result and one for real clips, in Markdown."""
+    """A row for each score and each cost, a column for each result and one for real clips, in Markdown."""
     names = list(dict.fromkeys(name for result in results for name in result.scores))
     rows = [["", *(result.name for result in results), "real clips"]]
     for name in names:
         scores = [result.scores.get(name) for result in results]
         known = next(score for score in scores if score is not None)
         rows.append([f"{name}{ARROWS[known.higher_is_better]}", *map(_cell, scores), number(known.real)])
+    for what in dict.fromkeys(what for result in results for what in result.cost):
+        costs = [number(result.cost.get(what, math.nan)) for result in results]
+        rows.append([f"{what}, seconds per 1000", *costs, "-"])
     return f"{markdown(rows)}\n±: 1.96 standard deviations, over draws of the videos"
 
 

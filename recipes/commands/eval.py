@@ -120,8 +120,6 @@ def _evaluate(
     result = replace(about, record={**about.record, "real": count}, scores=scores, cost=cost)
     result.write(out / RESULT)
     print(table([result]))
-    if cost:
-        print("seconds per 1000: " + ", ".join(f"{what} {seconds:.0f}" for what, seconds in cost.items()))
     print(f"result: {near(out / RESULT)} ({protocol.num} videos, {count} real clips)")
 
 
