@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python docs/benchmarks/metric_cost.py --videos 8
 
 The weights are random, which changes no time. Networks that come as TorchScript files (I3D, Inception, C3D) are timed
-where their files are given: ``--i3d FILE --inception FILE --c3d FILE``. A row each, in Markdown; each sees a video before
-the clock runs.
+where their files are given: ``--i3d FILE --inception FILE --c3d FILE``. A row each, in Markdown; each sees one
+video before the clock runs.
 """
 
 from __future__ import annotations
