@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 import time
 from collections import deque
 from pathlib import Path
@@ -19,6 +20,7 @@ from ..components.callbacks import EMA
 from ..components.interfaces import VideoBatch
 from ..components.media import whole_file
 from ..datamodules.clips import Loader
+from .report.markup import duration
 
 logger = logging.getLogger(__name__)
 
@@ -107,6 +109,33 @@ class RawValidation(Callback):
         assert isinstance(pl_module, VideoDiffusion)
         with self.ema.training_weights(pl_module), trainer.precision_plugin.val_step_context():
             pl_module.log_validation("val_raw/loss", batch)
+
+
+class Lines(Callback):
+    """Tells how far training is, a line a minute, where no terminal shows a bar: in a file, or the log of a job."""
+
+    every = 60.0
+
+    def __init__(self) -> None:
+        self._told = time.monotonic()
+        self._began: tuple[float, int] | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: VideoBatch, batch_idx: int
+    ) -> None:
+        """Say it, if it is time."""
+        now, step = time.monotonic(), trainer.global_step
+        self._began = self._began or (now, step)  # what the first step waits for does not come again
+        if not trainer.is_global_zero or now - self._told < self.every or sys.stdout.isatty():
+            return
+        self._told = now
+        (began, first), known = self._began, trainer.callback_metrics
+        words = [f"step {step}" + (f" of {trainer.max_steps}" if trainer.max_steps > 0 else "")]
+        for name, text in {"train/loss": "loss {:.4g}", "perf/clips_per_second": "{:.3g} clips/s"}.items():
+            words += [text.format(float(known[name]))] if name in known else []
+        if 0 < trainer.max_steps and first < step:
+            words.append(f"{duration((now - began) / (step - first) * (trainer.max_steps - step))} left")
+        print(", ".join(words), flush=True)
 
 
 class Pace(Callback):

@@ -33,7 +33,7 @@ from .interrupt import ended_by_sigterm
 from .lock import only_training
 from .memory import callers, explain_memory, is_out_of_memory
 from .parsing import Builder, Parser, know_our_classes
-from .progress import Metrics, Pace, RawValidation
+from .progress import Lines, Metrics, Pace, RawValidation
 from .ranks import one_voice
 from .record import Record
 from .refusals import refuse, refuse_unused_holdout
@@ -180,7 +180,7 @@ class Training(LightningCLI):
             callbacks.append(RawValidation(self.config_init.ema))
         record = Record(text, self.command, changes)
         self.report = Report(record)
-        return [*callbacks, SameEncoder(), DistinctRanks(), Pace(), record, self.report]
+        return [*callbacks, SameEncoder(), DistinctRanks(), Pace(), Lines(), record, self.report]
 
     def fit(self, init_from: Path | None = None) -> None:
         """Train, and say how to go on. A run that did not begin leaves nothing.

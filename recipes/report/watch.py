@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,14 +26,18 @@ logger = logging.getLogger(__name__)
 class Report(Callback):
     """Writes ``report.html`` and ``progress.json`` when training starts, validates, samples and ends.
 
-    So a run that is killed has a page too. What goes wrong with it is said, and never ends a training.
+    ``progress.json`` is written once a minute, too. So a run that is killed has a page. What goes wrong with it is said,
+    and never ends a training.
 
     Args:
         record: Counts clips and seconds; it comes before this one in the trainer's list.
     """
 
+    every = 60.0
+
     def __init__(self, record: Record) -> None:
         self.record = record
+        self._told = time.monotonic()
         self._run: Path | None = None
         self._step = 0
         self._state: Word | None = None  # what was written last
@@ -44,12 +49,14 @@ class Report(Callback):
         self._write(trainer, "running")
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
-        """Write them if this step has samples; several batches may make one step."""
+        """Write them if this step has samples, or one if it is time; several batches may make one step."""
         if trainer.global_step == self._step or self._run is None:
             return
         self._step = trainer.global_step
         if trainer.is_global_zero and (self._run / "samples" / f"step={self._step:08d}").exists():
             self._write(trainer, "running")
+        elif time.monotonic() - self._told >= self.every:
+            self._tell(trainer, "running")
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write them: there is a new validation loss."""
@@ -86,14 +93,17 @@ class Report(Callback):
             self._write(trainer, "failed", f"{type(error).__name__}: {error}"[:1000])
 
     def _write(self, trainer: Trainer, state: Word, why: str = "") -> None:
+        self._tell(trainer, state, why)
+        if self._run is not None and trainer.is_global_zero:
+            attempt(write_report, self._run)
+
+    def _tell(self, trainer: Trainer, state: Word, why: str = "") -> None:
         if self._run is None or not trainer.is_global_zero:
             return
-        self._state = state
-        run, record = self._run, self.record
+        self._state, self._told = state, time.monotonic()
         total = trainer.max_steps if trainer.max_steps > 0 else None
-        now = Progress(state, why, trainer.global_step, total, record.clips, round(record.seconds, 1))
-        attempt(now.write, run)
-        attempt(write_report, run)
+        now = Progress(state, why, trainer.global_step, total, self.record.clips, round(self.record.seconds, 1))
+        attempt(now.write, self._run)
 
 
 def attempt(write: Callable[[Path], object], run: Path) -> None:

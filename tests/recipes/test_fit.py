@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 import shlex
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 import yaml
 
 from snapvideo.components import VideoDiffusion
+from snapvideo.recipes.progress import Lines
 from snapvideo.recipes.shipped import SMOKE_BACKBONES, SMOKE_TEXT, shipped_recipes, smoke_overlays, summary
 from snapvideo.recipes.training import Training
 
@@ -254,3 +256,14 @@ def test_other_verbs_take_a_run(work):
     assert result.code == 0, result.err
     assert "val/loss/band_0" in result.out
     assert call("test", "-c", "demo", "--ckpt_path", "runs/demo/latest", "-c", "runs/demo").code == 0
+
+
+def test_where_there_is_no_terminal_lines_say_how_far_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(Lines, "every", 0.0)
+    quick = ["--sampling=null", "--trainer.limit_val_batches=0", "--trainer.max_steps=3", "--runs", tmp_path]
+    result = call("fit", "-c", "demo", "--smoke", *quick)
+    assert result.code == 0, result.err
+    lines = [line for line in result.out.splitlines() if line.startswith("step ")]
+    assert [line.split(",")[0] for line in lines] == ["step 1 of 3", "step 2 of 3", "step 3 of 3"]
+    assert re.fullmatch(r"step 2 of 3, loss [\d.]+, [\d.]+ clips/s, .* left", lines[1])
+    assert lines[2].endswith(", 0 s left")

@@ -434,3 +434,16 @@ def test_what_a_training_ended_by(step, max_epochs, state, why, tmp_path):
     report.on_train_end(trainer, None)
     progress = json.loads((run / "progress.json").read_text())
     assert progress["state"] == state and why in progress["why"] and bool(why) == bool(progress["why"])
+
+
+def test_between_validations_programs_are_told_how_far_it_is(tmp_path, monkeypatch):
+    run = write_run(tmp_path / "run")
+    trainer = SimpleNamespace(log_dir=str(run), global_step=0, max_steps=10, is_global_zero=True)
+    report = watch.Report(SimpleNamespace(clips=0, seconds=0.0))
+    report.on_train_start(trainer, None)
+    for every, step, told in ((60.0, 3, 0), (0.0, 4, 4)):
+        monkeypatch.setattr(watch.Report, "every", every)
+        trainer.global_step = step
+        report.on_train_batch_end(trainer, None)
+        progress = json.loads((run / "progress.json").read_text())
+        assert progress["step"] == told and progress["state"] == "running"
