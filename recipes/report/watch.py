@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 class Report(Callback):
     """Writes ``report.html`` and ``progress.json`` when training starts, validates, samples and ends.
 
-    ``progress.json`` is written once a minute, too. So a run that is killed has a page. What goes wrong with it is said,
-    and never ends a training.
+    ``progress.json`` is written once a minute, too. So a run that is killed has a page. What goes wrong with it is
+    said, and never ends a training.
 
     Args:
         record: Counts clips and seconds; it comes before this one in the trainer's list.
