@@ -86,8 +86,8 @@ class JointData(LightningDataModule):
     def __init__(
         self,
         shape: VideoShape,
-        videos: str | Path | Sequence[Source] | None = None,
-        images: str | Path | Sequence[Source] | None = None,
+        videos: Sequence[Source] | str | Path | None = None,  # a dump takes the first that fits: Path is last
+        images: Sequence[Source] | str | Path | None = None,
         video_batch_size: int = 0,
         image_batch_size: int = 0,
         fps: Sequence[float] = (24.0, 12.0, 8.0, 4.0),

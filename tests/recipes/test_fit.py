@@ -95,6 +95,14 @@ def test_a_file_goes_before_a_shipped_recipe(tmp_path, monkeypatch):
     assert config_of("-c", "folders", "-c", "demo")["trainer"]["max_steps"] == 3
 
 
+def test_several_sources_read_back_as_themselves(tmp_path):
+    sources = [{"path": "clips/a", "weight": 3.0}, {"path": "shards/*.tar", "weight": 1.0}]
+    first = config_of("-c", "folders", "--data.videos", json.dumps(sources), "--data.images", "photos")
+    assert first["data"]["init_args"]["videos"] == sources and first["data"]["init_args"]["images"] == "photos"
+    (tmp_path / "saved.yaml").write_text(yaml.safe_dump(first))
+    assert config_of("-c", tmp_path / "saved.yaml") == first
+
+
 def test_data_takes_the_shape_of_the_model(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     smoke = shipped_recipes()
