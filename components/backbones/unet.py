@@ -31,6 +31,7 @@ from .unet_blocks import (
     mean_token,
     start_at_zero,
 )
+from .unet_frames import fit_places, split_head, split_stem
 
 
 class UNet(Backbone):
@@ -147,11 +148,22 @@ class UNet(Backbone):
     def fit_weights(self, weights: dict[str, Tensor], source: Backbone) -> dict[str, Tensor]:
         """See `Backbone.fit_weights`.
 
-        The coarse video of `mean_video` is stretched; what the stem sees beside the noisy video starts at zero.
+        The coarse video of `mean_video` is stretched; what the stem sees beside the noisy video starts at zero. Frames
+        of another number take what belongs to the place in time where they lie. A model whose patches hold fewer frames
+        starts from the mean of what the frames of a patch had.
         """
-        if not isinstance(source, UNet) or self.patch != source.patch:
+        parts, rest = divmod(source.patch[0], self.patch[0]) if isinstance(source, UNet) else (0, 0)
+        if not isinstance(source, UNet) or parts == 0 or rest or self.patch[1:] != source.patch[1:]:
             return weights
-        fitted = weights | {"stem.weight": widen(weights["stem.weight"], self.stem.weight.shape[1])}
+        fitted = dict(weights)
+        before, after = (unet.shape.num_frames // unet.patch[0] for unet in (source, self))
+        for name, weight in weights.items():
+            if name.startswith("pooled.1.") or name.endswith(".positions"):
+                fitted[name] = fit_places(weight, before, after)
+            elif name.startswith("head.2."):
+                fitted[name] = split_head(weight, parts, source.shape.channels)
+        stem = split_stem(weights["stem.weight"], parts, source.shape.channels + source.condition_channels)
+        fitted["stem.weight"] = widen(stem, self.stem.weight.shape[1])
         if self.mean_video is not None and source.mean_video is not None:
             for name in ("mean_video.to_video.weight", "mean_video.to_video.bias"):
                 fitted[name] = self.mean_video.fit(weights[name], source.mean_video)
