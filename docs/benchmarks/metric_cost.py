@@ -19,16 +19,14 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel, VideoMAEConfig, VideoMAEForVideoClassification
 
-from snapvideo.components.metrics import C3D, CLIP, I3D, Inception, ShapeAccuracy, ShapeFrechet, VideoMAE
+from snapvideo.components.metrics import C3D, CLIP, I3D, Inception, VideoMAE
 
 LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 Observe = Callable[[Tensor], object]
 
 
 def observers(options: argparse.Namespace, folder: Path) -> Iterator[tuple[str, Observe]]:
-    """Each metric or network by its name, as a function of uint8 videos ``[B, 3, T, H, W]``."""
-    yield "`ShapeAccuracy`", lambda videos: ShapeAccuracy().observe(videos, ["a red circle"] * len(videos))
-    yield "`ShapeFrechet`", lambda videos: ShapeFrechet().observe(videos, [""] * len(videos))
+    """Each network by its name, as a function of uint8 videos ``[B, 3, T, H, W]``."""
     CLIPModel(CLIPConfig()).save_pretrained(folder / "clip")  # the sizes of transformers' defaults: ViT-B/32
     yield "`CLIP`, ViT-B/32, 16 frames", CLIP(str(folder / "clip"))
     for name, sizes in {"base": {}, "large": LARGE}.items():

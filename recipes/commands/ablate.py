@@ -50,10 +50,14 @@ def run(file: Path, argv: list[str]) -> None:
     out = options.out or OUT / file.stem
     locks: dict[str, Lock] = defaultdict(Lock)  # equal variants are one training
     children: list[Popen[bytes]] = []
+    telling = Lock()
 
     def do(job: Job) -> str:
         with locks[job.run]:
-            return _do(job, ablation, out, children)
+            why = _do(job, ablation, out, children)
+        with telling:
+            _gather(ablation, jobs, out)  # what there is can be looked at meanwhile
+        return why
 
     with ended_by_sigterm(), ThreadPoolExecutor(options.jobs) as pool:
         try:

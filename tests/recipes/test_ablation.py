@@ -106,6 +106,22 @@ def test_what_was_killed_goes_on(work):
     assert sorted(words[:2] for words in calls if words[0] == "fit") == [["fit", "--resume"], ["fit", "-c"]]
 
 
+def test_what_is_measured_can_be_looked_at_meanwhile(work, monkeypatch):
+    folder, _ = work
+    do, seen = ablate._do, []
+
+    def stop_at_the_second(*arguments):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(do(*arguments))
+        return seen[0]
+
+    monkeypatch.setattr(ablate, "_do", stop_at_the_second)
+    assert call("sweep", "own.yaml", "--seeds", 0).code != 0
+    record = json.loads((folder / "ablations/own/ablation.json").read_text())
+    assert [len(own) for own in record["variants"].values()] == [1, 0]
+
+
 def test_what_changes_is_done_anew(work):
     """A recipe that the ablation names, the protocol: whatever numbers depend on."""
     folder, calls = work
