@@ -139,7 +139,7 @@ def table(results: Sequence[Result]) -> str:
     for what in dict.fromkeys(what for result in results for what in result.cost):
         costs = [number(result.cost.get(what, math.nan)) for result in results]
         rows.append([f"{what}, seconds per 1000", *costs, "-"])
-    return f"{markdown(rows)}\n±: 1.96 standard deviations, over draws of the videos"
+    return f"{markdown(rows)}\n\n±: 1.96 standard deviations, over draws of the videos"
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -152,8 +152,10 @@ class UNet(Backbone):
         of another number take what belongs to the place in time where they lie. A model whose patches hold fewer frames
         starts from the mean of what the frames of a patch had.
         """
-        parts, rest = divmod(source.patch[0], self.patch[0]) if isinstance(source, UNet) else (0, 0)
-        if not isinstance(source, UNet) or parts == 0 or rest or self.patch[1:] != source.patch[1:]:
+        if not isinstance(source, UNet) or self.patch[1:] != source.patch[1:]:
+            return weights
+        parts, rest = divmod(source.patch[0], self.patch[0])
+        if parts == 0 or rest:
             return weights
         fitted = dict(weights)
         before, after = (unet.shape.num_frames // unet.patch[0] for unet in (source, self))
